@@ -1,0 +1,1 @@
+"""The engines behind the ports; only here are their drivers imported."""

@@ -1,0 +1,72 @@
+"""Bearer tokens over HTTP: how one comes in and how a refusal goes out.
+
+Rule: exactly one ``Authorization`` header with exactly one token (RFC 6750, 2.1); a refusal is a problem+json body
+(RFC 9457) with our ``code``, and a challenge on 401 and 403 that has no ``error`` when no token was sent (RFC 6750, 3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+import msgspec
+
+from authix.errors import AuthixError, RoleMissing, TokenError, TokenMalformed, TokenMissing, Unavailable
+
+_BEARER = re.compile(r"bearer ([A-Za-z0-9\-._~+/]+=*)", re.ASCII | re.IGNORECASE)
+_SCHEME = re.compile(r"bearer( |$)", re.ASCII | re.IGNORECASE)
+
+PROBLEM_JSON = "application/problem+json"
+
+
+class Refusal(NamedTuple):
+    """An HTTP answer that says no."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def bearer_token(authorization: Sequence[str]) -> str:
+    """The token in a request's ``Authorization`` headers.
+
+    Raises ``TokenMissing`` when there is none of scheme Bearer, ``TokenMalformed`` when there is more than one header
+    or the header is not of RFC 6750's form.
+    """
+    if not authorization:
+        raise TokenMissing("no access token was sent")
+    if len(authorization) > 1:
+        raise TokenMalformed("more than one Authorization header was sent")
+    if _SCHEME.match(authorization[0]) is None:
+        raise TokenMissing("no access token was sent")
+    match = _BEARER.fullmatch(authorization[0])
+    if match is None:
+        raise TokenMalformed("the Authorization header is not 'Bearer <token>'")
+    return match[1]
+
+
+def refusal(error: AuthixError) -> Refusal:
+    """The HTTP answer for ``error``."""
+    headers: list[tuple[str, str]] = [("Content-Type", PROBLEM_JSON), ("Cache-Control", "no-store")]
+    if isinstance(error, Unavailable):
+        headers.append(("Retry-After", str(error.retry_after)))
+    elif isinstance(error, TokenError | RoleMissing):
+        headers.append(("WWW-Authenticate", challenge(error)))
+    return Refusal(error.status, tuple(headers), problem(error.status, error.code, error.reason))
+
+
+def challenge(error: TokenError | RoleMissing) -> str:
+    """The ``WWW-Authenticate`` value for ``error``."""
+    if isinstance(error, TokenMissing):
+        return 'Bearer realm="authix"'
+    kind = "insufficient_scope" if isinstance(error, RoleMissing) else "invalid_token"
+    description = error.reason.replace("\\", "").replace('"', "'")
+    return f'Bearer realm="authix", error="{kind}", error_description="{description}"'
+
+
+def problem(status: int, code: str, detail: str, **more: object) -> bytes:
+    """A problem+json body."""
+    title = HTTPStatus(status).phrase
+    return msgspec.json.encode({"title": title, "status": status, "code": code, "detail": detail, **more})

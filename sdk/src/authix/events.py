@@ -1,0 +1,103 @@
+"""The revocation events: the wire form of the logout topic and of every feed.
+
+Rule: one JSON object an event. A release may only add optional fields; readers ignore unknown fields and unknown types,
+but a known type that can't be read is an error, because skipping it would lose a logout.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from authix.errors import SourceError
+
+VERSION: Final = 1
+MARGIN: Final = 60
+"""Seconds that a revocation is kept beyond the life and leeway of the tokens it covers."""
+
+Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Moment = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class UserRevoked(msgspec.Struct, frozen=True, tag_field="type", tag="user"):
+    """Every token of ``sub`` issued at or before ``since_us`` is refused, until all of them are dead anyway."""
+
+    sub: Subject
+    since_us: Moment
+    until: Moment
+    v: Literal[1] = VERSION
+
+
+class SessionRevoked(msgspec.Struct, frozen=True, tag_field="type", tag="session"):
+    """Every token of session ``sid`` issued at or before ``since_us`` is refused."""
+
+    sub: Subject
+    sid: Subject
+    since_us: Moment
+    until: Moment
+    v: Literal[1] = VERSION
+
+
+class KeyRevoked(msgspec.Struct, frozen=True, tag_field="type", tag="key"):
+    """Every token signed by ``kid`` is refused."""
+
+    kid: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    until: Moment
+    v: Literal[1] = VERSION
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
+    """A watermark: every revocation with ``since_us <= complete_until_us`` stands before it."""
+
+    at_us: Moment
+    complete_until_us: Moment
+    v: Literal[1] = VERSION
+
+
+Revocation = UserRevoked | SessionRevoked | KeyRevoked
+Event = Revocation | Heartbeat
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """All live revocations at one moment, and the cursor from which the live feed goes on."""
+
+    cursor: str
+    heartbeat: Heartbeat
+    revocations: list[Revocation]
+
+
+class _Kind(msgspec.Struct):
+    type: str
+
+
+_KINDS = frozenset({"user", "session", "key", "heartbeat"})
+_event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+_kind = msgspec.json.Decoder(_Kind)
+_encoder = msgspec.json.Encoder()
+
+
+def encode_event(event: Event) -> bytes:
+    return _encoder.encode(event)
+
+
+def decode_event(data: bytes) -> Event | None:
+    """The event in ``data``; None for a type this release does not know.
+
+    Raises ``SourceError`` for anything else that can't be read.
+    """
+    try:
+        return _event.decode(data)
+    except msgspec.DecodeError as error:
+        try:
+            known = _kind.decode(data).type in _KINDS
+        except msgspec.DecodeError:
+            known = True
+        if known:
+            raise SourceError(f"a revocation event can't be read: {error}") from None
+        return None
+
+
+def keep_until(since_us: int, *, token_life: int, leeway: int) -> int:
+    """The epoch second after which a revocation of ``since_us`` covers only dead tokens."""
+    return -(-since_us // 1_000_000) + token_life + leeway + MARGIN

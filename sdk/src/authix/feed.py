@@ -1,0 +1,77 @@
+"""Follow the issuer's revocation feed over HTTP.
+
+Rule: the feed replays every live revocation to a newcomer and then goes on live; a heartbeat counts only after all that
+stands before it was taken. A broken stream is resumed from the last cursor, and silence is a broken stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+import httpx
+
+from authix import sse
+from authix.errors import SourceError
+from authix.events import Event, decode_event
+
+logger = logging.getLogger("authix.feed")
+
+SILENCE = 5.0
+"""Seconds without a byte (the feed has a heartbeat every second) after which the stream is taken as broken."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+
+class HttpFeed:
+    """A feed over server-sent events. ``take`` gets every event in the feed's order."""
+
+    def __init__(self, url: str, *, token: str, take: Callable[[Event], None]) -> None:
+        self.url = url
+        self._headers = {"Accept": sse.CONTENT_TYPE, "Accept-Encoding": "identity", "Cache-Control": "no-store"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._take = take
+        self._cursor: str | None = None
+        self._healthy = False
+
+    async def follow(self) -> None:
+        """Follow for ever, resuming after every failure."""
+        pause = _FIRST_PAUSE
+        timeout = httpx.Timeout(SILENCE)
+        async with httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False) as client:
+            while True:
+                self._healthy = False
+                try:
+                    await self._stream(client)
+                    reason = "the stream ended"
+                except (httpx.HTTPError, SourceError) as error:
+                    reason = str(error) or type(error).__name__
+                if self._healthy:
+                    pause = _FIRST_PAUSE
+                logger.warning("feed %s: %s; trying again", self.url, reason)
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _stream(self, client: httpx.AsyncClient) -> None:
+        headers = self._headers if self._cursor is None else self._headers | {"Last-Event-ID": self._cursor}
+        async with client.stream("GET", self.url, headers=headers) as response:
+            if response.status_code != httpx.codes.OK:
+                raise SourceError(f"answered {response.status_code}")
+            if response.headers.get("content-type", "").partition(";")[0] != sse.CONTENT_TYPE:
+                raise SourceError("is no event stream")
+            decoder = sse.Decoder()
+            async for chunk in response.aiter_raw():
+                for received in decoder.feed(chunk):
+                    self._receive(received)
+
+    def _receive(self, received: sse.ServerSentEvent) -> None:
+        event = decode_event(received.data)
+        if event is not None:
+            self._take(event)
+        if received.cursor is not None:
+            self._cursor = received.cursor
+        if not self._healthy:
+            self._healthy = True
+            logger.info("feed %s: connected", self.url)

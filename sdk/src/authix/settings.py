@@ -1,0 +1,202 @@
+"""Settings from the environment, from files and from arguments.
+
+Rule: a setting is declared once, as a field that knows its name, its text form and its default. ``NAME_FILE`` reads it
+from a file, an argument or ``--flag`` wins over both. All problems are reported together, one sentence each, naming the
+setting and saying how to mend it; a secret's value is never part of a sentence or a repr.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+from authix.errors import SettingsError
+from authix.freshness import WhenStale
+from authix.keys import ALGORITHMS, AlgorithmName
+
+S = TypeVar("S")
+REQUIRED = dataclasses.MISSING
+
+
+def setting(
+    name: str,
+    parse: Callable[[str], Any],
+    help: str,  # noqa: A002 - argparse's own term
+    *,
+    default: Any = REQUIRED,
+    secret: bool = False,
+) -> Any:
+    """Declare a setting: ``parse`` turns text into its value and raises ``ValueError("must be …")``."""
+    meta = {"name": name, "parse": parse, "help": help, "secret": secret}
+    return dataclasses.field(default=default, repr=not secret, metadata=meta)
+
+
+def load(cls: type[S], environ: Mapping[str, str] | None = None, arguments: Mapping[str, Any] | None = None) -> S:
+    """Build the settings dataclass ``cls``.
+
+    ``arguments`` are values by field name; None means not given. Raises ``SettingsError`` naming every problem.
+    """
+    environ = os.environ if environ is None else environ
+    given = {name: value for name, value in (arguments or {}).items() if value is not None}
+    values, problems = {}, []
+    for field in dataclasses.fields(cast(Any, cls)):
+        try:
+            raw = given.get(field.name, _from_environment(field.metadata["name"], environ))
+            if raw is None:
+                if field.default is REQUIRED:
+                    problems.append(f"{field.metadata['name']} is missing: set it to {field.metadata['help']}.")
+                continue
+            values[field.name] = field.metadata["parse"](raw) if isinstance(raw, str) else raw
+        except ValueError as error:
+            problems.append(f"{field.metadata['name']} {error}.")
+    if not problems:
+        try:
+            return cls(**values)
+        except ValueError as error:
+            problems.append(f"{error}.")
+    raise SettingsError("\n".join(problems))
+
+
+def add_flags(parser: ArgumentParser, cls: type[Any]) -> None:
+    """Give ``parser`` a ``--flag`` for every setting that is no secret (secrets would show in the process list)."""
+    for field in dataclasses.fields(cls):
+        if not field.metadata["secret"]:
+            name = field.metadata["name"]
+            default = "" if field.default in {REQUIRED, None, ""} else f" (default: {field.default})"
+            flag = "--" + field.name.replace("_", "-")
+            parser.add_argument(
+                flag, metavar="VALUE", help=f"{name}: {field.metadata['help']}{default}".replace("%", "%%")
+            )
+
+
+def from_flags(cls: type[S], options: Namespace) -> S:
+    """The settings of a program: its flags over its environment."""
+    return load(cls, arguments={f.name: getattr(options, f.name, None) for f in dataclasses.fields(cast(Any, cls))})
+
+
+def _from_environment(name: str, environ: Mapping[str, str]) -> str | None:
+    path = environ.get(f"{name}_FILE")
+    if path:
+        if environ.get(name):
+            raise ValueError(f"and {name}_FILE are both set: keep one")
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"can't be read from {name}_FILE={path} ({type(error).__name__}): mend the path") from None
+    return environ.get(name) or None
+
+
+def text(value: str) -> str:
+    return value
+
+
+def url(value: str) -> str:
+    """An absolute http(s) URL without query, fragment, credentials or trailing slash."""
+    parts = urlsplit(value)
+    plain = not (parts.query or parts.fragment or parts.username or value.endswith(("/", "?", "#")))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or not value.isprintable():
+        raise ValueError(
+            f"must be an http(s) URL such as https://auth.example.com, without a slash at the end, not {value!r}"
+        )
+    return value
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}, not {value!r}")
+        return int(value)
+
+    return parse
+
+
+def choice(*names: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"must be one of {', '.join(names)}, not {value!r}")
+        return value
+
+    return parse
+
+
+def flag(value: str) -> bool:
+    if value.lower() not in {"yes", "no", "true", "false", "1", "0"}:
+        raise ValueError(f"must be yes or no, not {value!r}")
+    return value.lower() in {"yes", "true", "1"}
+
+
+def secret_text(value: str) -> str:
+    """A secret of at least 32 characters."""
+    if len(value) < 32 or not value.isascii() or not value.isprintable():
+        raise ValueError("must be at least 32 printable ASCII characters: make one with `openssl rand -base64 32`")
+    return value
+
+
+def algorithms(value: str) -> frozenset[AlgorithmName]:
+    names = {name.strip() for name in value.split(",")}
+    if not names <= set(ALGORITHMS):
+        raise ValueError(f"must name algorithms among {', '.join(ALGORITHMS)}, not {value!r}")
+    return frozenset(cast("set[AlgorithmName]", names))
+
+
+def when_stale(value: str) -> WhenStale:
+    return WhenStale(choice(*WhenStale)(value))
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether ``host`` names this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return host is not None and ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifierSettings:
+    """What a verifier must know, in the SDK and in the sidecar alike."""
+
+    issuer: str = setting("AUTHIX_ISSUER", url, "the issuer's URL, exactly as in the tokens' iss claim")
+    audience: str = setting("AUTHIX_AUDIENCE", text, "the audience that tokens for this service carry")
+    keys: str = setting("AUTHIX_KEYS", url, "the key set's URL, if not the issuer's own", default="")
+    feed: str = setting("AUTHIX_FEED", url, "the revocation feed's URL, if not the issuer's own", default="")
+    feed_token: str = setting("AUTHIX_FEED_TOKEN", secret_text, "the feed's bearer token", default="", secret=True)
+    allow_http: bool = setting(
+        "AUTHIX_ALLOW_HTTP", flag, "yes: fetch keys and feed over plain http beyond this machine", default=False
+    )
+    algorithms: frozenset[AlgorithmName] = setting(
+        "AUTHIX_ALGORITHM",
+        algorithms,
+        "the accepted signature algorithms, comma-separated",
+        default=frozenset({"ES256"}),
+    )
+    leeway: int = setting("AUTHIX_LEEWAY", whole_number(0, 60), "the clock leeway in seconds", default=5)
+    stale_after: int = setting(
+        "AUTHIX_STALE_AFTER", whole_number(2, 3600), "the age in seconds from which the feed is stale", default=15
+    )
+    when_stale: WhenStale = setting(
+        "AUTHIX_WHEN_STALE", when_stale, "reject, clamp or accept", default=WhenStale.REJECT
+    )
+
+    def __post_init__(self) -> None:
+        for name, source in (("AUTHIX_KEYS", self.keys_url), ("AUTHIX_FEED", self.feed_url)):
+            parts = urlsplit(source)
+            if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname):
+                raise ValueError(
+                    f"{name} {source} is plain http beyond this machine: use https, or set AUTHIX_ALLOW_HTTP=yes"
+                )
+
+    @property
+    def keys_url(self) -> str:
+        return self.keys or f"{self.issuer}/.well-known/jwks.json"
+
+    @property
+    def feed_url(self) -> str:
+        return self.feed or f"{self.issuer}/revocations"

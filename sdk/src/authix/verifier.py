@@ -1,0 +1,217 @@
+"""Judge an access token.
+
+Rule: pure and synchronous; no I/O, time is an argument. Cache -> shape -> claims -> signature -> revocation ->
+freshness. A cache hit skips only what can't change: expiry, revocation and freshness are judged every time.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from cachetools import LRUCache
+
+from authix import tokens
+from authix.claims import Claims
+from authix.errors import (
+    AlgorithmRefused,
+    AudienceWrong,
+    ClaimError,
+    ClaimMissing,
+    FeedStale,
+    IssuerWrong,
+    KeyRevoked,
+    KeyUnknown,
+    NotReady,
+    SignatureInvalid,
+    TokenExpired,
+    TokenNotYetValid,
+    TokenRevoked,
+)
+from authix.events import Event, Heartbeat
+from authix.freshness import Freshness, WhenStale
+from authix.keys import AlgorithmName, KeySet
+from authix.revocations import RevocationMap
+
+CLAMP_AGE = 60
+"""Oldest token, in seconds, that a stale verifier still accepts under the policy ``clamp``."""
+CACHE_ENTRIES = 8192
+"""Verified tokens that are remembered."""
+CACHED_TOKEN_BYTES = 2048
+"""Longest token that is remembered, so that the cache is bounded in bytes too."""
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+_OURS = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "iat_us", "jti", "sid", "roles"})
+
+
+class Verifier:
+    """Keys, revocations and freshness in memory, and the judgement over them.
+
+    ``verify`` may be called from several threads; ``apply`` and ``use_keys`` from one.
+    """
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        audience: str,
+        algorithms: frozenset[AlgorithmName] = frozenset({"ES256"}),
+        leeway: float = 5,
+        stale_after: float = 15,
+        when_stale: WhenStale = WhenStale.REJECT,
+        cache_entries: int = CACHE_ENTRIES,
+    ) -> None:
+        """``leeway`` and ``stale_after`` in seconds."""
+        self.issuer = issuer
+        self.audience = audience
+        self.algorithms = algorithms
+        self.leeway = leeway
+        self.stale_after = stale_after
+        self.when_stale = when_stale
+        self.revocations = RevocationMap()
+        self.freshness = Freshness()
+        self._keys = KeySet()
+        self._cache: LRUCache[str, tuple[KeySet, Claims]] = LRUCache(cache_entries)
+        self._cache_lock = threading.Lock()
+
+    @property
+    def keys(self) -> KeySet:
+        return self._keys
+
+    def use_keys(self, keys: KeySet) -> None:
+        """Replace the key set; tokens verified under the old one are judged anew."""
+        self._keys = keys
+
+    def apply(self, event: Event, monotonic: float) -> None:
+        """Take one event of the feed, in the feed's order, at ``monotonic`` seconds."""
+        if isinstance(event, Heartbeat):
+            self.freshness.observe(event, monotonic)
+        else:
+            self.revocations.apply(event)
+
+    def verify(self, token: str, *, now: float, monotonic: float) -> Claims:
+        """The claims of ``token`` at ``now`` (epoch seconds) and ``monotonic`` (seconds).
+
+        Raises a ``TokenError`` when it is refused, ``NotReady`` or ``FeedStale`` when it can't be judged.
+        """
+        keys = self._keys
+        with self._cache_lock:
+            cached = self._cache.get(token)
+        if cached is not None and cached[0] is keys:
+            claims = cached[1]
+            if now >= claims.expires_at + self.leeway:
+                raise TokenExpired
+        else:
+            claims = self._verify_anew(token, keys, now)
+            if len(token) <= CACHED_TOKEN_BYTES:
+                with self._cache_lock:
+                    self._cache[token] = keys, claims
+        self._check_revocation(claims)
+        self._check_freshness(claims, now, monotonic)
+        return claims
+
+    def _verify_anew(self, token: str, keys: KeySet, now: float) -> Claims:
+        parsed = tokens.parse(token)
+        if parsed.algorithm not in self.algorithms:
+            raise AlgorithmRefused("the token's algorithm is not a configured one")
+        claims = self._read_claims(parsed.payload, parsed.key_id, now)
+        key = keys.get(parsed.key_id)
+        if key is None:
+            if self.revocations.revokes_key(parsed.key_id):
+                raise KeyRevoked("the token's key was revoked")
+            if not len(keys):
+                raise NotReady("the issuer's keys are not yet here")
+            raise KeyUnknown("no known key has the token's key id")
+        if key.algorithm != parsed.algorithm:
+            raise AlgorithmRefused("the token's algorithm is not its key's")
+        if not key.verify(parsed.signing_input, parsed.signature):
+            raise SignatureInvalid("the token's signature is wrong")
+        return claims
+
+    def _read_claims(self, payload: Mapping[str, Any], key_id: str, now: float) -> Claims:
+        if _required(payload, "iss") != self.issuer:
+            raise IssuerWrong
+        audience = _audience(_required(payload, "aud"))
+        if self.audience not in audience:
+            raise AudienceWrong
+        expires_at = _time(payload, "exp")
+        if now >= expires_at + self.leeway:
+            raise TokenExpired
+        issued_at = _time(payload, "iat")
+        if issued_at > now + self.leeway:
+            raise TokenNotYetValid("iat")
+        if "nbf" in payload and _time(payload, "nbf") > now + self.leeway:
+            raise TokenNotYetValid("nbf")
+        # Without iat_us the moment lies somewhere in iat's second; its start is the side that refuses more.
+        issued_at_us = payload.get("iat_us", math.floor(issued_at) * 1_000_000)
+        if type(issued_at_us) is not int or issued_at_us < 0:
+            raise ClaimError("iat_us", "is not a whole number of microseconds")
+        if issued_at_us > (now + self.leeway) * 1_000_000:
+            raise TokenNotYetValid("iat_us")
+        _required(payload, "sub")
+        subject = _name(payload, "sub")
+        roles = payload.get("roles", [])
+        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+            raise ClaimError("roles", "is not a list of strings")
+        return Claims(
+            subject=subject or "",
+            session=_name(payload, "sid"),
+            roles=frozenset(roles),
+            issuer=self.issuer,
+            audience=audience,
+            issued_at_us=issued_at_us,
+            expires_at=expires_at,
+            token_id=_name(payload, "jti"),
+            key_id=key_id,
+            extra={name: value for name, value in payload.items() if name not in _OURS},
+        )
+
+    def _check_revocation(self, claims: Claims) -> None:
+        if self.revocations.revokes(subject=claims.subject, session=claims.session, issued_at_us=claims.issued_at_us):
+            raise TokenRevoked("the user logged out after this token was issued")
+        if self.revocations.revokes_key(claims.key_id):
+            raise KeyRevoked("the token's key was revoked")
+        if self.revocations.has_forgotten(claims.issued_at_us):
+            raise TokenExpired("has passed by the age of the revocations kept")
+
+    def _check_freshness(self, claims: Claims, now: float, monotonic: float) -> None:
+        age = self.freshness.age(monotonic)
+        if age is None:
+            raise NotReady("the revocation feed has not yet been replayed")
+        if age <= self.stale_after or self.when_stale is WhenStale.ACCEPT:
+            return
+        if self.when_stale is WhenStale.CLAMP and now - claims.issued_at_us / 1_000_000 < CLAMP_AGE:
+            return
+        raise FeedStale("the revocation feed is too old to rule out a logout")
+
+
+def _required(payload: Mapping[str, Any], claim: str) -> object:
+    if claim not in payload:
+        raise ClaimMissing(claim)
+    return payload[claim]
+
+
+def _audience(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise ClaimError("aud", "is neither a string nor a list of strings")
+
+
+def _time(payload: Mapping[str, Any], claim: str) -> float:
+    value = _required(payload, claim)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e11:
+        raise ClaimError(claim, "is not a number of seconds since 1970")
+    return value
+
+
+def _name(payload: Mapping[str, Any], claim: str) -> str | None:
+    value = payload.get(claim)
+    if value is None and claim not in payload:
+        return None
+    if not isinstance(value, str) or _VISIBLE.fullmatch(value) is None:
+        raise ClaimError(claim, "is not 1 to 128 visible ASCII characters")
+    return value
