@@ -13,6 +13,8 @@ import msgspec
 from authix.errors import SourceError
 
 VERSION: Final = 1
+MAX_LEEWAY: Final = 60
+"""The largest clock leeway, in seconds, that a verifier may be given."""
 MARGIN: Final = 60
 """Seconds that a revocation is kept beyond the life and leeway of the tokens it covers."""
 
@@ -20,39 +22,39 @@ Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Moment = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class UserRevoked(msgspec.Struct, frozen=True, tag_field="type", tag="user"):
+class UserRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="user"):
     """Every token of ``sub`` issued at or before ``since_us`` is refused, until all of them are dead anyway."""
 
+    v: Literal[1] = VERSION
     sub: Subject
     since_us: Moment
     until: Moment
-    v: Literal[1] = VERSION
 
 
-class SessionRevoked(msgspec.Struct, frozen=True, tag_field="type", tag="session"):
+class SessionRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="session"):
     """Every token of session ``sid`` issued at or before ``since_us`` is refused."""
 
+    v: Literal[1] = VERSION
     sub: Subject
     sid: Subject
     since_us: Moment
     until: Moment
-    v: Literal[1] = VERSION
 
 
-class KeyRevoked(msgspec.Struct, frozen=True, tag_field="type", tag="key"):
+class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="key"):
     """Every token signed by ``kid`` is refused."""
 
+    v: Literal[1] = VERSION
     kid: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     until: Moment
-    v: Literal[1] = VERSION
 
 
-class Heartbeat(msgspec.Struct, frozen=True, tag_field="type", tag="heartbeat"):
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="heartbeat"):
     """A watermark: every revocation with ``since_us <= complete_until_us`` stands before it."""
 
+    v: Literal[1] = VERSION
     at_us: Moment
     complete_until_us: Moment
-    v: Literal[1] = VERSION
 
 
 Revocation = UserRevoked | SessionRevoked | KeyRevoked
@@ -98,6 +100,6 @@ def decode_event(data: bytes) -> Event | None:
         return None
 
 
-def keep_until(since_us: int, *, token_life: int, leeway: int) -> int:
-    """The epoch second after which a revocation of ``since_us`` covers only dead tokens."""
-    return -(-since_us // 1_000_000) + token_life + leeway + MARGIN
+def keep_until(since_us: int, *, token_life: int) -> int:
+    """The epoch second after which a revocation of ``since_us`` covers only dead tokens; ``token_life`` in seconds."""
+    return -(-since_us // 1_000_000) + token_life + MAX_LEEWAY + MARGIN

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from authix.errors import SettingsError
+from authix.events import MAX_LEEWAY
 from authix.freshness import WhenStale
 from authix.keys import ALGORITHMS, AlgorithmName
 
@@ -177,7 +178,7 @@ class VerifierSettings:
         "the accepted signature algorithms, comma-separated",
         default=frozenset({"ES256"}),
     )
-    leeway: int = setting("AUTHIX_LEEWAY", whole_number(0, 60), "the clock leeway in seconds", default=5)
+    leeway: int = setting("AUTHIX_LEEWAY", whole_number(0, MAX_LEEWAY), "the clock leeway in seconds", default=5)
     stale_after: int = setting(
         "AUTHIX_STALE_AFTER", whole_number(2, 3600), "the age in seconds from which the feed is stale", default=15
     )

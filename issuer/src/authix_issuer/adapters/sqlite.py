@@ -1,0 +1,147 @@
+"""SQLite as an engine: one writer thread with group commit.
+
+Rule: every write is a step in a transaction of the one writer thread; steps that wait together share one commit, and a
+step's answer is given only after its commit is on disk (WAL, ``synchronous=FULL``). Reads have a thread of their own.
+Nothing of SQLite ever runs on the event loop's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from authix.errors import SettingsError
+from authix_issuer.errors import StoreUnavailable
+
+T = TypeVar("T")
+Step = Callable[[sqlite3.Connection], T]
+
+MEMORY = ":memory:"
+_MAX_BATCH = 512
+_Job = tuple[Step[Any], "Future[Any]"]
+
+
+class Database:
+    """One SQLite file, or ``:memory:``. ``schema`` makes what is missing."""
+
+    def __init__(self, path: str, schema: str) -> None:
+        self._path = path
+        self._schema = schema
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="sqlite-read")
+        self._reading: sqlite3.Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        """Raises ``SettingsError`` when the file can't be opened."""
+        opened: Future[None] = Future()
+        self._writer = Thread(target=self._write_for_ever, args=(opened,), name="sqlite-write", daemon=True)
+        self._writer.start()
+        try:
+            await asyncio.wrap_future(opened)
+            if self._path != MEMORY:
+                self._reading = await asyncio.wrap_future(self._reader.submit(self._connect))
+        except (sqlite3.Error, OSError) as error:
+            raise SettingsError(
+                f"The database {self._path} can't be opened ({error}): mend AUTHIX_DATA_DIR or the store's URL."
+            ) from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._jobs.put(None)
+        await asyncio.to_thread(self._writer.join)
+        if self._reading is not None:
+            await asyncio.wrap_future(self._reader.submit(self._reading.close))
+        self._reader.shutdown()
+
+    async def write(self, step: Step[T]) -> T:
+        """Run ``step`` in a transaction; returns once it is durable. Raises ``StoreUnavailable``."""
+        future: Future[T] = Future()
+        self._jobs.put((step, future))
+        return await asyncio.wrap_future(future)
+
+    async def read(self, step: Step[T]) -> T:
+        """Run ``step`` on what is committed. Raises ``StoreUnavailable``."""
+        connection = self._reading
+        if connection is None:  # a database in memory has but one connection
+            return await self.write(step)
+        return await asyncio.wrap_future(self._reader.submit(_guarded, step, connection))
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._path != MEMORY:
+            Path(self._path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def _write_for_ever(self, opened: Future[None]) -> None:
+        try:
+            connection = self._connect()
+            connection.executescript(self._schema)
+        except (sqlite3.Error, OSError) as error:
+            opened.set_exception(error)
+            return
+        opened.set_result(None)
+        while (batch := self._next_batch()) is not None:
+            _commit(connection, batch)
+        connection.close()
+
+    def _next_batch(self) -> list[_Job] | None:
+        """All jobs that wait, at least one; None after the last."""
+        batch: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            batch.append(job)
+            try:
+                job = self._jobs.get_nowait() if len(batch) < _MAX_BATCH else None
+            except Empty:
+                return batch
+            if job is None and len(batch) < _MAX_BATCH:
+                self._jobs.put(None)
+        return batch or None
+
+
+def _commit(connection: sqlite3.Connection, batch: list[_Job]) -> None:
+    """Run the batch in one transaction, a savepoint a job, and only then give the answers."""
+    answers: list[tuple[Future[Any], Any, BaseException | None]] = []
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        for step, future in batch:
+            connection.execute("SAVEPOINT step")
+            try:
+                answers.append((future, step(connection), None))
+            except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it with the answer
+                connection.execute("ROLLBACK TO step")
+                answers.append((future, None, _translated(error)))
+            connection.execute("RELEASE step")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        answers = [(future, None, _translated(error)) for _, future in batch]
+    for future, result, failure in answers:
+        if future.set_running_or_notify_cancel():
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failure)
+
+
+def _guarded(step: Step[T], connection: sqlite3.Connection) -> T:
+    try:
+        return step(connection)
+    except sqlite3.Error as error:
+        raise _translated(error) from error
+
+
+def _translated(error: Exception) -> Exception:
+    return StoreUnavailable(f"the database failed: {error}") if isinstance(error, sqlite3.Error) else error

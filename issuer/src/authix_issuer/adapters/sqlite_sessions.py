@@ -1,0 +1,169 @@
+"""Sessions, their clock and the revocation log in SQLite.
+
+Rule: each method is one transaction. The clock never stands still nor steps back, whatever the wall clock does, because
+its last value is a row that the same transaction moves.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from authix.events import Revocation, SessionRevoked, UserRevoked, decode_event, encode_event, keep_until
+from authix_issuer.adapters.sqlite import Database
+from authix_issuer.errors import StoreUnavailable
+from authix_issuer.ports import Entry, NewSession, Presented, RefreshOutcome, Rotated, Scope, Tick
+
+SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS clock (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1), last_us INTEGER NOT NULL, log_id TEXT NOT NULL
+);
+INSERT INTO clock VALUES (1, 0, '{secrets.token_hex(8)}') ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS sessions (
+    id TEXT PRIMARY KEY,
+    subject TEXT NOT NULL,
+    roles TEXT NOT NULL,
+    secret_hash BLOB NOT NULL,
+    counter INTEGER NOT NULL,
+    rotated_us INTEGER NOT NULL,
+    expires_us INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sessions_of_subject ON sessions (subject);
+CREATE INDEX IF NOT EXISTS sessions_by_expiry ON sessions (expires_us);
+CREATE TABLE IF NOT EXISTS revocations (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL, until INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS revocations_by_until ON revocations (until);
+"""  # noqa: S608 - a random hex word, made here
+
+
+KEEP_EXPIRED_US = 2 * 3600 * 1_000_000
+"""An expired session is kept beyond the longest access token it gave out, because a logout must still revoke that."""
+
+
+def wall_clock_us() -> int:
+    return time.time_ns() // 1000
+
+
+class SqliteSessions:
+    """A ``SessionStore`` and its ``RevocationLog``. ``now_us`` is the wall clock in µs."""
+
+    def __init__(self, database: Database, now_us: Callable[[], int] = wall_clock_us) -> None:
+        self._database = database
+        self._now_us = now_us
+
+    async def open(self, session: NewSession) -> int:
+        def step(connection: sqlite3.Connection) -> int:
+            at_us = self._tick(connection)
+            roles = msgspec.json.encode(session.roles).decode()
+            row = (session.id, session.subject, roles, session.secret_hash, 0, 0, at_us + session.life_us)
+            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            return at_us
+
+        return await self._database.write(step)
+
+    async def refresh(
+        self, presented: Presented, counter: int, *, grace_us: int, token_life: int
+    ) -> Rotated | RefreshOutcome:
+        def step(connection: sqlite3.Connection) -> Rotated | RefreshOutcome:
+            at_us = self._tick(connection)
+            row = self._find(connection, presented)
+            if row is None or row[3] <= at_us:
+                return RefreshOutcome.UNKNOWN
+            roles, current, rotated_us, expires_us = row
+            if counter == current:
+                current += 1
+                sql = "UPDATE sessions SET counter = ?, rotated_us = ? WHERE id = ?"
+                connection.execute(sql, (current, at_us, presented.session))
+            elif counter != current - 1 or at_us - rotated_us > grace_us:
+                self._end(connection, presented, Scope.SESSION, at_us, token_life)
+                return RefreshOutcome.REUSED
+            return Rotated(at_us, current, msgspec.json.decode(roles, type=tuple[str, ...]), expires_us)
+
+        return await self._database.write(step)
+
+    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> bool:
+        def step(connection: sqlite3.Connection) -> bool:
+            at_us = self._tick(connection)
+            if self._find(connection, presented) is None:
+                return False
+            self._end(connection, presented, scope, at_us, token_life)
+            return True
+
+        return await self._database.write(step)
+
+    async def tick(self) -> Tick:
+        return Tick(await self._database.write(self._tick))
+
+    async def read(self, after: str | None, limit: int) -> list[Entry]:
+        def step(connection: sqlite3.Connection) -> list[Entry]:
+            log_id = connection.execute("SELECT log_id FROM clock").fetchone()[0]
+            sql = "SELECT n, event FROM revocations WHERE n > ? ORDER BY n LIMIT ?"
+            rows = connection.execute(sql, (_position(after, log_id), limit))
+            return [Entry(f"{log_id}:{n}", _revocation(event)) for n, event in rows]
+
+        return await self._database.read(step)
+
+    async def trim(self, limit: int) -> bool:
+        def step(connection: sqlite3.Connection) -> bool:
+            now_us = self._now_us()
+            dead = "DELETE FROM revocations WHERE n IN (SELECT n FROM revocations WHERE until < ? LIMIT ?)"
+            revocations = connection.execute(dead, (now_us // 1_000_000, limit)).rowcount
+            dead = "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_us < ? LIMIT ?)"
+            sessions = connection.execute(dead, (now_us - KEEP_EXPIRED_US, limit)).rowcount
+            return limit in {revocations, sessions}
+
+        return await self._database.write(step)
+
+    async def check(self) -> None:
+        await self._database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+
+    def _tick(self, connection: sqlite3.Connection) -> int:
+        sql = "UPDATE clock SET last_us = max(?, last_us + 1) RETURNING last_us"
+        at_us: int = connection.execute(sql, (self._now_us(),)).fetchone()[0]
+        return at_us
+
+    def _find(self, connection: sqlite3.Connection, presented: Presented) -> tuple[str, int, int, int] | None:
+        """Roles, counter, last rotation and expiry of the session that is presented, unless it has ended."""
+        sql = "SELECT roles, counter, rotated_us, expires_us, subject, secret_hash FROM sessions WHERE id = ?"
+        row = connection.execute(sql, (presented.session,)).fetchone()
+        if row is None or row[4] != presented.subject:
+            return None
+        if presented.secret_hash is not None and not hmac.compare_digest(row[5], presented.secret_hash):
+            return None
+        return row[0], row[1], row[2], row[3]
+
+    def _end(
+        self, connection: sqlite3.Connection, presented: Presented, scope: Scope, at_us: int, token_life: int
+    ) -> None:
+        until = keep_until(at_us, token_life=token_life)
+        revocation: Revocation
+        if scope is Scope.SESSION:
+            revocation = SessionRevoked(sub=presented.subject, sid=presented.session, since_us=at_us, until=until)
+        else:
+            revocation = UserRevoked(sub=presented.subject, since_us=at_us, until=until)
+        if scope is Scope.ALL:
+            connection.execute("DELETE FROM sessions WHERE subject = ?", (presented.subject,))
+        else:
+            connection.execute("DELETE FROM sessions WHERE id = ?", (presented.session,))
+        connection.execute("INSERT INTO revocations (event, until) VALUES (?, ?)", (encode_event(revocation), until))
+
+
+def _position(cursor: str | None, log_id: str) -> int:
+    """The row that ``cursor`` names; 0, the beginning, for one that is not of this log."""
+    name, _, position = (cursor or "").partition(":")
+    if name != log_id or not position.isascii() or not position.isdigit() or len(position) > 18:
+        return 0
+    return int(position)
+
+
+def _revocation(event: bytes) -> Revocation:
+    decoded = decode_event(event)
+    if not isinstance(decoded, Revocation):
+        raise StoreUnavailable("the revocation log holds an entry of no known kind")
+    return decoded

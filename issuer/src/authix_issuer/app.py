@@ -1,0 +1,114 @@
+"""The Sanic application: routes, documents and life cycle put together.
+
+Rule: nothing connects before the worker starts, and the feed's streams end before the worker waits for its connections.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sanic import HTTPResponse, Request, Sanic
+from sanic.exceptions import SanicException
+from sanic.response import BaseHTTPResponse
+from swagger_ui_bundle import swagger_ui_path
+
+from authix.errors import AuthixError
+from authix_issuer import openapi, routes
+from authix_issuer.cookies import RefreshCookie
+from authix_issuer.errors import IssuerError
+from authix_issuer.settings import IssuerSettings
+from authix_issuer.wiring import open_issuer
+
+logger = logging.getLogger("authix.issuer")
+
+MAX_BODY = 16 * 1024
+DRAIN_SECONDS = 10.0
+_DOCS = b"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Authix issuer</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/docs/swagger-ui.css"></head>
+<body><div id="api"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script>
+</body></html>
+"""
+_DOCS_START = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#api", deepLinking: true});\n'
+_DOCS_POLICY = (
+    "default-src 'none'; img-src data:; script-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'"
+)
+
+
+def build_app(settings: IssuerSettings) -> Sanic[Any, Any]:
+    """The application; its parts are opened when a worker starts."""
+    app: Sanic[Any, Any] = Sanic(f"authix-issuer-{secrets.token_hex(4)}", configure_logging=False)
+    app.config.update(
+        REQUEST_MAX_SIZE=MAX_BODY,
+        REQUEST_TIMEOUT=10,
+        RESPONSE_TIMEOUT=60,
+        GRACEFUL_SHUTDOWN_TIMEOUT=DRAIN_SECONDS,
+        ACCESS_LOG=False,
+        MOTD=False,
+        AUTO_EXTEND=False,
+    )
+    app.blueprint(routes.routes)
+    app.exception(IssuerError)(routes.refuse)
+    app.exception(AuthixError)(routes.refuse_token)
+    app.exception(SanicException)(routes.refuse_request)
+    app.exception(Exception)(_fail)
+    _serve_documents(app, settings)
+
+    @app.before_server_start
+    async def start(app: Sanic[Any, Any]) -> None:
+        app.ctx.parts = AsyncExitStack()
+        app.ctx.issuer = await app.ctx.parts.enter_async_context(open_issuer(settings))
+
+    @app.before_server_stop
+    async def end_streams(app: Sanic[Any, Any]) -> None:
+        app.ctx.issuer.feed.end()
+
+    @app.after_server_stop
+    async def stop(app: Sanic[Any, Any]) -> None:
+        await app.ctx.parts.aclose()
+
+    @app.on_request
+    async def begin(request: Request) -> None:
+        request.ctx.began = time.perf_counter()
+
+    async def report(request: Request, response: BaseHTTPResponse) -> None:
+        route = request.route.path if request.route else "-"
+        spent = (time.perf_counter() - getattr(request.ctx, "began", time.perf_counter())) * 1000
+        logger.info("%s /%s %d %.1f ms", request.method, route, response.status, spent)
+
+    app.register_middleware(report, "response")
+
+    return app
+
+
+def _serve_documents(app: Sanic[Any, Any], settings: IssuerSettings) -> None:
+    cookie = RefreshCookie(settings.cookie_profile).name
+    api = msgspec.json.encode(openapi.document(version=version("authix-issuer"), issuer=settings.issuer, cookie=cookie))
+
+    @app.get("/openapi.json")
+    async def openapi_json(_: Request) -> HTTPResponse:
+        return HTTPResponse(api, 200, None, "application/json")
+
+    @app.get("/docs")
+    async def docs(_: Request) -> HTTPResponse:
+        return HTTPResponse(_DOCS, 200, {"Content-Security-Policy": _DOCS_POLICY}, "text/html; charset=utf-8")
+
+    @app.get("/docs/start.js")
+    async def docs_start(_: Request) -> HTTPResponse:
+        return HTTPResponse(_DOCS_START, 200, None, "text/javascript")
+
+    for name in ("swagger-ui.css", "swagger-ui-bundle.js"):
+        app.static(f"/docs/{name}", Path(swagger_ui_path) / name, name=name.replace(".", "_"))
+
+
+async def _fail(_: Request, error: Exception) -> HTTPResponse:
+    logger.error("a request failed", exc_info=error)
+    return routes.problem_answer(500, "internal_error", "the issuer failed; the log says why")

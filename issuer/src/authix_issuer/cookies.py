@@ -1,0 +1,35 @@
+"""The refresh token's cookie.
+
+Rule: the profile is a setting, never guessed from a request. ``secure`` binds the cookie to this host over https
+(``__Host-``, RFC 6265bis); ``development`` is for plain http on this machine only.
+"""
+
+from __future__ import annotations
+
+from sanic import HTTPResponse, Request
+
+from authix_issuer.errors import RefreshTokenInvalid, RefreshTokenMissing
+
+
+class RefreshCookie:
+    def __init__(self, profile: str) -> None:
+        self._secure = profile == "secure"
+        self.name = "__Host-authix_refresh" if self._secure else "authix_refresh"
+
+    def read(self, request: Request) -> str:
+        """The refresh token. Raises ``RefreshTokenMissing``, or ``RefreshTokenInvalid`` when there are several."""
+        found = request.cookies.getlist(self.name, [])
+        if not found:
+            raise RefreshTokenMissing("no refresh token was sent")
+        if len(found) > 1:
+            raise RefreshTokenInvalid("more than one refresh token was sent")
+        return str(found[0])
+
+    def write(self, response: HTTPResponse, token: str, life: int) -> None:
+        """Set the cookie for ``life`` seconds; 0 clears it."""
+        response.add_cookie(
+            self.name, token, path="/", secure=self._secure, httponly=True, samesite="Strict", max_age=life
+        )
+
+    def clear(self, response: HTTPResponse) -> None:
+        self.write(response, "", 0)

@@ -1,0 +1,136 @@
+"""The issuer's HTTP feed: the revocation log, to everyone who follows it.
+
+Rule: a heartbeat's moment is taken from the clock before the log is read, and it is sent after all that was read; so
+all that it vouches for stands before it. A newcomer is shown the whole log from its cursor on first. A follower who
+can't keep up is cut off and resumes, never skipped over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Self
+
+from authix import sse
+from authix.events import Heartbeat, Snapshot, encode_event
+from authix_issuer.errors import StoreUnavailable
+from authix_issuer.ports import Entry, RevocationLog
+
+logger = logging.getLogger("authix.issuer.feed")
+
+HEARTBEAT_EVERY = 1.0
+PAGE = 1000
+_BACKLOG = 1000  # chunks that a follower may lag behind
+_TRIM_EVERY = 10.0
+
+
+class Feed:
+    """Follows the log from its present end and passes it on. ``wake`` says that the log has grown."""
+
+    def __init__(self, log: RevocationLog) -> None:
+        self._log = log
+        self._followers: set[asyncio.Queue[bytes | None]] = set()
+        self._wake = asyncio.Event()
+        self._heartbeat_wanted = True
+        self._heartbeat_due = 0.0
+        self._cursor: str | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        while page := await self._log.read(self._cursor, PAGE):
+            self._cursor = page[-1].cursor
+        self._tasks = [asyncio.create_task(self._pass_on()), asyncio.create_task(self._trim())]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def end(self) -> None:
+        """End every follower's stream."""
+        for follower in tuple(self._followers):
+            self._cut_off(follower)
+
+    async def snapshot(self) -> Snapshot:
+        """All live revocations and the cursor after them."""
+        at_us = (await self._log.tick()).at_us
+        cursor, revocations = None, []
+        while page := await self._log.read(cursor, PAGE):
+            cursor = page[-1].cursor
+            revocations += [entry.revocation for entry in page]
+        return Snapshot(cursor or "", Heartbeat(at_us=at_us, complete_until_us=at_us), revocations)
+
+    async def follow(self, cursor: str | None) -> AsyncGenerator[bytes, None]:
+        """Server-sent events from ``cursor`` on (None, or one of another log: all live revocations), for ever."""
+        follower: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._followers.add(follower)
+        try:
+            while page := await self._log.read(cursor, PAGE):
+                cursor = page[-1].cursor
+                yield _encode(page)
+            self._heartbeat_wanted = True
+            self._wake.set()
+            while (chunk := await follower.get()) is not None:
+                yield chunk
+        finally:
+            self._followers.discard(follower)
+
+    async def _pass_on(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._pass_on_once()
+            except StoreUnavailable:
+                logger.exception("the revocation log can't be read; the feed stands still")
+                await asyncio.sleep(HEARTBEAT_EVERY)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_EVERY):
+                    await self._wake.wait()
+
+    async def _pass_on_once(self) -> None:
+        loop = asyncio.get_running_loop()
+        heartbeat = None
+        if self._heartbeat_wanted or loop.time() >= self._heartbeat_due:
+            self._heartbeat_wanted, self._heartbeat_due = False, loop.time() + HEARTBEAT_EVERY
+            at_us = (await self._log.tick()).at_us
+            heartbeat = Heartbeat(at_us=at_us, complete_until_us=at_us)
+        while page := await self._log.read(self._cursor, PAGE):
+            self._cursor = page[-1].cursor
+            self._send(_encode(page))
+        if heartbeat is not None:
+            self._send(sse.encode(encode_event(heartbeat)))
+
+    def _send(self, chunk: bytes) -> None:
+        for follower in tuple(self._followers):
+            if follower.qsize() >= _BACKLOG:
+                self._cut_off(follower)
+            else:
+                follower.put_nowait(chunk)
+
+    def _cut_off(self, follower: asyncio.Queue[bytes | None]) -> None:
+        self._followers.discard(follower)
+        follower.put_nowait(None)
+
+    async def _trim(self) -> None:
+        while True:
+            try:
+                more = await self._log.trim(PAGE)
+            except StoreUnavailable:
+                logger.exception("dead entries can't be trimmed")
+                more = False
+            await asyncio.sleep(0 if more else _TRIM_EVERY)
+
+
+def _encode(page: list[Entry]) -> bytes:
+    return b"".join(sse.encode(encode_event(entry.revocation), entry.cursor) for entry in page)

@@ -1,0 +1,46 @@
+"""Logs: readable on a console or one JSON object a line.
+
+Rule: a line says what happened and to what, never with a password, a token, a cookie or a key.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+from authix.errors import SettingsError
+
+
+def set_up(form: str) -> None:
+    """Send all logging to standard error, as ``console`` or ``json``."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    for name in ("httpx", "httpcore", "sanic.root", "sanic.server"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("sanic.error").addFilter(_not_told)
+
+
+def _not_told(record: logging.LogRecord) -> bool:
+    """A wrong setting is told by the command line in one sentence; Sanic's stack trace of it would bury that."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], SettingsError)

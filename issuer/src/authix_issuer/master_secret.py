@@ -1,0 +1,60 @@
+"""The master secret and the keys derived from it.
+
+Rule: one secret, one derived key per purpose (HKDF-SHA256, RFC 5869), so that no key serves two. The embedded default
+makes its secret on the first start, in a file only its owner may read.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from authix.errors import SettingsError
+
+
+class MasterSecret:
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode("utf-8")
+
+    def derive(self, purpose: str) -> bytes:
+        """A 32-byte key for ``purpose`` alone."""
+        return HKDF(SHA256(), 32, None, b"authix/" + purpose.encode("ascii")).derive(self._secret)
+
+
+def kept_in(data_dir: Path) -> MasterSecret:
+    """The secret in ``data_dir``, made if there is none. Raises ``SettingsError`` when it can't be read or kept."""
+    path = data_dir / "secret"
+    try:
+        if not path.exists():
+            _make(path)
+        secret = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"AUTHIX_SECRET is not set and {path} can't be kept ({type(error).__name__}): set one of them right."
+        ) from None
+    if len(secret) < 32:
+        raise SettingsError(f"AUTHIX_SECRET is not set and {path} does not hold a secret: restore the file.")
+    return MasterSecret(secret)
+
+
+def _make(path: Path) -> None:
+    """Write a whole secret under its name at once, durable before it is used; of two starters one wins."""
+    draft = path.with_name(f"secret.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - a descriptor, not a path
+        file.write(secrets.token_urlsafe(48))
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)

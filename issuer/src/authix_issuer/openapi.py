@@ -1,0 +1,207 @@
+"""The HTTP interface as an OpenAPI 3.0 document.
+
+Rule: this is the contract; a test holds it against the routes, both ways.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+JSON_TYPE, PROBLEM_TYPE = "application/json", "application/problem+json"
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {kind: {"schema": schema}}
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": _content(PROBLEM_TYPE, _ref("Problem"))}
+
+
+def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(required), "properties": {**required, **optional}}
+
+
+TEXT = {"type": "string"}
+NUMBER = {"type": "integer"}
+_CREDENTIALS = {"required": True, "content": _content(JSON_TYPE, _ref("Credentials"))}
+_TOKENS = {
+    "description": "Tokens. The refresh token is in an HttpOnly cookie.",
+    "headers": {
+        "Authorization": {"schema": TEXT, "description": "`Bearer` and the access token"},
+        "Set-Cookie": {"schema": TEXT, "description": "the refresh token"},
+    },
+    "content": _content(JSON_TYPE, _ref("Tokens")),
+}
+_REFUSED_BODY = {
+    "400": _problem("The body is not a JSON object (`body_malformed`)."),
+    "413": _problem("The body is over 16 KiB (`body_too_large`)."),
+    "415": _problem("The body is not declared as JSON (`content_type_wrong`)."),
+    "422": _problem("The input is not acceptable; `reasons` says why (`input_invalid`)."),
+    "503": _problem("Too many passwords are waiting (`overloaded`), or a store is away; see `Retry-After`."),
+}
+_UNAVAILABLE = {"503": _problem("A store is away (`store_unavailable`); see `Retry-After`.")}
+_NOT_MODIFIED = {"304": {"description": "Unchanged, by `If-None-Match`."}}
+_JWKS = _content("application/jwk-set+json", {"type": "object"})
+_REFRESH_COOKIE: list[dict[str, list[str]]] = [{"refreshCookie": []}]
+_SCOPE = {
+    "name": "scope",
+    "in": "query",
+    "description": (
+        "`user`: end this session and revoke every access token of the user, other sessions heal by one refresh; "
+        "`session`: this session and its access tokens only; `all`: every session of the user."
+    ),
+    "schema": {"type": "string", "enum": ["user", "session", "all"], "default": "user"},
+}
+
+
+def _logout(method: str) -> dict[str, Any]:
+    return {
+        "operationId": f"{method}_logout",
+        "summary": "Log out",
+        "description": "Answers once the logout is durable. Repeatable.",
+        "security": [*_REFRESH_COOKIE, {"accessToken": []}],
+        "parameters": [_SCOPE],
+        "responses": {
+            "204": {"description": "Logged out; the cookie is cleared."},
+            "401": _problem("No token was sent, or it is not one of ours."),
+            "422": _problem("The scope is unknown (`input_invalid`)."),
+            **_UNAVAILABLE,
+        },
+    }
+
+
+def _probe(name: str, summary: str) -> dict[str, Any]:
+    return {"operationId": name, "summary": summary, "responses": {"200": {"description": "Yes."}}}
+
+
+def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
+    """The document for an issuer at the URL ``issuer`` whose refresh cookie is named ``cookie``."""
+    readyz = _probe("readyz", "Whether the stores answer")
+    readyz["responses"] |= _UNAVAILABLE
+    return {
+        "openapi": "3.0.3",
+        "info": {"title": "Authix issuer", "version": version, "license": {"name": "Apache-2.0"}},
+        "servers": [{"url": issuer}],
+        "paths": {
+            "/register": {
+                "post": {
+                    "operationId": "register",
+                    "summary": "Register a user",
+                    "requestBody": _CREDENTIALS,
+                    "responses": {
+                        "201": {"description": "Registered.", "content": _content(JSON_TYPE, _ref("Account"))},
+                        "409": _problem("There already is an account with this email (`email_taken`)."),
+                        **_REFUSED_BODY,
+                    },
+                }
+            },
+            "/login": {
+                "post": {
+                    "operationId": "login",
+                    "summary": "Log in",
+                    "requestBody": _CREDENTIALS,
+                    "responses": {
+                        "200": _TOKENS,
+                        "401": _problem("Email or password is wrong (`credentials_wrong`)."),
+                        **_REFUSED_BODY,
+                    },
+                }
+            },
+            "/access_token": {
+                "post": {
+                    "operationId": "access_token",
+                    "summary": "Exchange the refresh token for new tokens",
+                    "description": (
+                        "Rotates the refresh token. The one before stays good for the grace (10 s) and gets the same "
+                        "successor; an older one is taken as theft and ends the session."
+                    ),
+                    "security": _REFRESH_COOKIE,
+                    "responses": {
+                        "200": _TOKENS,
+                        "401": _problem(
+                            "`refresh_token_missing`, `refresh_token_invalid` or `refresh_token_reused`; log in again."
+                        ),
+                        **_UNAVAILABLE,
+                    },
+                }
+            },
+            "/logout": {"post": _logout("post"), "delete": _logout("delete")},
+            "/public_key": {
+                "get": {
+                    "operationId": "public_key",
+                    "summary": "The published keys: PEM, or a JWK Set by `Accept`",
+                    "responses": {
+                        "200": {
+                            "description": "The keys, the signing one first.",
+                            "content": {**_content("application/x-pem-file", TEXT), **_JWKS},
+                        },
+                        **_NOT_MODIFIED,
+                    },
+                }
+            },
+            "/.well-known/jwks.json": {
+                "get": {
+                    "operationId": "jwks",
+                    "summary": "The published keys as a JWK Set (RFC 7517)",
+                    "responses": {"200": {"description": "The keys.", "content": _JWKS}, **_NOT_MODIFIED},
+                }
+            },
+            "/revocations": {
+                "get": {
+                    "operationId": "revocations",
+                    "summary": "The revocation feed",
+                    "description": (
+                        "JSON: all live revocations and a cursor. With `Accept: text/event-stream`: the live feed from "
+                        "`Last-Event-ID` on, or all live revocations first; a heartbeat a second. Beyond this machine "
+                        "it needs the feed's bearer token."
+                    ),
+                    "security": [{"feedToken": []}, {}],
+                    "parameters": [{"name": "Last-Event-ID", "in": "header", "schema": TEXT}],
+                    "responses": {
+                        "200": {
+                            "description": "The snapshot, or the live feed.",
+                            "content": {
+                                **_content(JSON_TYPE, _ref("Snapshot")),
+                                **_content("text/event-stream", TEXT),
+                            },
+                        },
+                        "401": _problem("The feed's token is missing or wrong (`feed_token_wrong`)."),
+                        **_UNAVAILABLE,
+                    },
+                }
+            },
+            "/livez": {"get": _probe("livez", "Whether the process runs")},
+            "/readyz": {"get": readyz},
+        },
+        "components": {
+            "securitySchemes": {
+                "refreshCookie": {"type": "apiKey", "in": "cookie", "name": cookie},
+                "accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "feedToken": {"type": "http", "scheme": "bearer"},
+            },
+            "schemas": {
+                "Credentials": _object(
+                    {"email": TEXT | {"format": "email"}, "password": TEXT | {"format": "password"}}
+                ),
+                "Account": _object({"id": TEXT, "email": TEXT}),
+                "Tokens": _object({"access_token": TEXT, "token_type": TEXT, "expires_in": NUMBER}),
+                "Snapshot": _object(
+                    {
+                        "cursor": TEXT,
+                        "heartbeat": _object({"at_us": NUMBER, "complete_until_us": NUMBER}),
+                        "revocations": {"type": "array", "items": {"type": "object"}},
+                    }
+                ),
+                "Reason": _object({"field": TEXT, "code": TEXT, "detail": TEXT}),
+                "Problem": _object(
+                    {"title": TEXT, "status": NUMBER, "code": TEXT, "detail": TEXT},
+                    reasons={"type": "array", "items": _ref("Reason")},
+                ),
+            },
+        },
+    }

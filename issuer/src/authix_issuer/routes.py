@@ -1,0 +1,240 @@
+"""All of the issuer's HTTP.
+
+Rule: a route reads the request, calls one use case and writes the answer. Every refusal goes through the one table
+below and is a problem+json document with a stable code.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import msgspec
+from sanic import Blueprint, HTTPResponse, Request
+from sanic.exceptions import SanicException
+
+from authix.bearer import PROBLEM_JSON, bearer_token, problem
+from authix.errors import AuthixError, TokenMalformed
+from authix.sse import CONTENT_TYPE as EVENT_STREAM
+from authix.tokens import json_object
+from authix_issuer import errors
+from authix_issuer.cookies import RefreshCookie
+from authix_issuer.keys import Document
+from authix_issuer.ports import Scope
+from authix_issuer.sessions import Tokens
+from authix_issuer.wiring import Issuer
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+STATUS: dict[type[errors.IssuerError], int] = {
+    errors.BodyMalformed: 400,
+    errors.CredentialsWrong: 401,
+    errors.RefreshTokenMissing: 401,
+    errors.RefreshTokenInvalid: 401,
+    errors.RefreshTokenReused: 401,
+    errors.FeedForbidden: 401,
+    errors.EmailTaken: 409,
+    errors.ContentTypeWrong: 415,
+    errors.InputInvalid: 422,
+    errors.Overloaded: 503,
+    errors.StoreUnavailable: 503,
+}
+# What Sanic itself refuses
+CODES = {400: "request_malformed", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+KEYS_MAX_AGE = 300
+"""Seconds that a verifier may keep the key set before it asks again."""
+NO_STORE = {"Cache-Control": "no-store"}
+
+routes = Blueprint("authix_issuer")
+
+
+class Credentials(msgspec.Struct):
+    email: str
+    password: str
+
+
+def issuer_of(request: Request) -> Issuer:
+    issuer: Issuer = request.app.ctx.issuer
+    return issuer
+
+
+def cookie_of(request: Request) -> RefreshCookie:
+    return RefreshCookie(issuer_of(request).settings.cookie_profile)
+
+
+@routes.post("/register")
+async def register(request: Request) -> HTTPResponse:
+    credentials = read_body(request, Credentials)
+    user = await issuer_of(request).accounts.register(credentials.email, credentials.password)
+    return json_answer({"id": user.id, "email": user.email}, 201)
+
+
+@routes.post("/login")
+async def login(request: Request) -> HTTPResponse:
+    credentials = read_body(request, Credentials)
+    issuer = issuer_of(request)
+    user = await issuer.accounts.check(credentials.email, credentials.password)
+    return tokens_answer(request, await issuer.sessions.open(user))
+
+
+@routes.post("/access_token")
+async def access_token(request: Request) -> HTTPResponse:
+    refresh_token = cookie_of(request).read(request)
+    return tokens_answer(request, await issuer_of(request).sessions.refresh(refresh_token))
+
+
+async def logout(request: Request) -> HTTPResponse:
+    scope, cookie, issuer = read_scope(request), cookie_of(request), issuer_of(request)
+    try:
+        await issuer.sessions.close(cookie.read(request), scope)
+    except (errors.RefreshTokenMissing, errors.RefreshTokenInvalid):
+        if "authorization" not in request.headers:
+            raise
+        token = bearer_token(request.headers.getall("authorization"))
+        claims = issuer.verifier.verify(token, now=time.time(), monotonic=0)
+        await issuer.sessions.close_of(claims, scope)
+    answer = HTTPResponse(status=204, headers=NO_STORE)
+    cookie.clear(answer)
+    return answer
+
+
+routes.add_route(logout, "/logout", methods=["POST", "DELETE"])
+
+
+@routes.get("/public_key")
+async def public_key(request: Request) -> HTTPResponse:
+    keys = issuer_of(request).keys
+    chosen = request.accept.match("application/x-pem-file", "application/jwk-set+json", "application/json")
+    document = keys.jwks if chosen and "json" in str(chosen.mime) else keys.pem
+    answer = document_answer(request, document)
+    answer.headers["Vary"] = "Accept"
+    return answer
+
+
+@routes.get("/.well-known/jwks.json")
+async def jwks(request: Request) -> HTTPResponse:
+    return document_answer(request, issuer_of(request).keys.jwks)
+
+
+@routes.get("/revocations")
+async def revocations(request: Request) -> HTTPResponse | None:
+    check_feed_token(request)
+    feed = issuer_of(request).feed
+    if EVENT_STREAM not in request.headers.get("accept", ""):
+        return HTTPResponse(msgspec.json.encode(await feed.snapshot()), 200, NO_STORE, "application/json")
+    headers = NO_STORE | {"X-Accel-Buffering": "no"}
+    response = await request.respond(content_type=EVENT_STREAM, headers=headers)
+    async with aclosing(feed.follow(request.headers.get("last-event-id"))) as chunks:
+        async for chunk in chunks:
+            await response.send(chunk)
+    return None
+
+
+@routes.get("/livez")
+async def livez(_: Request) -> HTTPResponse:
+    return json_answer({"status": "alive"}, 200)
+
+
+@routes.get("/readyz")
+async def readyz(request: Request) -> HTTPResponse:
+    issuer, failures = issuer_of(request), {}
+    for name, store in (("users", issuer.users), ("sessions", issuer.session_store)):
+        try:
+            await store.check()
+        except errors.StoreUnavailable as error:
+            failures[name] = error.reason
+    if failures:
+        return problem_answer(503, "not_ready", "a store does not answer", engines=failures)
+    return json_answer({"status": "ready"}, 200)
+
+
+def read_body(request: Request, kind: type[S]) -> S:
+    """The body as ``kind``. Raises ``ContentTypeWrong``, ``BodyMalformed`` or ``InputInvalid``."""
+    if request.content_type.partition(";")[0].strip().lower() != "application/json":
+        raise errors.ContentTypeWrong("send the body as application/json")
+    try:
+        body = json_object(request.body or b"")
+    except TokenMalformed:
+        raise errors.BodyMalformed("the body is not one JSON object in UTF-8 without duplicate names") from None
+    reasons = []
+    for field in msgspec.structs.fields(kind):
+        if not isinstance(body.get(field.name), str):
+            detail = f"{field.name} must be given as a string"
+            reasons.append(errors.Reason(field.name, f"{field.name}_missing", detail))
+    if reasons:
+        raise errors.InputInvalid(*reasons)
+    return msgspec.convert(body, kind)
+
+
+def read_scope(request: Request) -> Scope:
+    values = request.args.getlist("scope", [Scope.USER])
+    try:
+        (value,) = values
+        return Scope(value)
+    except ValueError:
+        detail = f"scope must be given once, as one of {', '.join(Scope)}"
+        raise errors.InputInvalid(errors.Reason("scope", "scope_unknown", detail)) from None
+
+
+def check_feed_token(request: Request) -> None:
+    """The feed tells who logged out, so it needs its token; without one it is for this machine alone (see settings)."""
+    expected = issuer_of(request).settings.feed_token
+    if expected:
+        try:
+            given = bearer_token(request.headers.getall("authorization", []))
+        except AuthixError:
+            given = ""
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8")):
+            raise errors.FeedForbidden("the revocation feed needs its bearer token (AUTHIX_FEED_TOKEN)")
+    elif {"forwarded", "x-forwarded-for", "via"} & request.headers.keys():
+        raise errors.FeedForbidden("behind a proxy the revocation feed needs AUTHIX_FEED_TOKEN")
+
+
+def json_answer(body: dict[str, Any], status: int) -> HTTPResponse:
+    return HTTPResponse(msgspec.json.encode(body), status, NO_STORE, "application/json")
+
+
+def tokens_answer(request: Request, tokens: Tokens) -> HTTPResponse:
+    body = {"access_token": tokens.access_token, "token_type": "Bearer", "expires_in": tokens.access_life}
+    answer = json_answer(body, 200)
+    answer.headers["Authorization"] = f"Bearer {tokens.access_token}"
+    cookie_of(request).write(answer, tokens.refresh_token, tokens.refresh_life)
+    return answer
+
+
+def document_answer(request: Request, document: Document) -> HTTPResponse:
+    headers = {"ETag": document.etag, "Cache-Control": f"public, max-age={KEYS_MAX_AGE}"}
+    wanted = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if document.etag in wanted or "*" in wanted:
+        return HTTPResponse(status=304, headers=headers)
+    return HTTPResponse(document.body, 200, headers, document.content_type)
+
+
+def problem_answer(status: int, code: str, detail: str, **more: object) -> HTTPResponse:
+    headers = dict(NO_STORE)
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="authix"'
+    if status == 503:
+        headers["Retry-After"] = "1"
+    return HTTPResponse(problem(status, code, detail, **more), status, headers, PROBLEM_JSON)
+
+
+async def refuse(request: Request, error: errors.IssuerError) -> HTTPResponse:
+    more = {"reasons": error.reasons} if isinstance(error, errors.InputInvalid) else {}
+    answer = problem_answer(STATUS[type(error)], error.code, error.reason, **more)
+    if isinstance(error, errors.RefreshTokenInvalid | errors.RefreshTokenReused):
+        cookie_of(request).clear(answer)
+    return answer
+
+
+async def refuse_token(_: Request, error: AuthixError) -> HTTPResponse:
+    return problem_answer(error.status, error.code, error.reason)
+
+
+async def refuse_request(_: Request, error: SanicException) -> HTTPResponse:
+    """What Sanic refuses by itself: an unknown path or method, a body too large, a request it can't read."""
+    answer = problem_answer(error.status_code, CODES.get(error.status_code, "request_refused"), str(error))
+    answer.headers.update(error.headers)
+    return answer
