@@ -1,0 +1,59 @@
+"""Fixtures for every test: the programs, started for one test and never left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.programs import IssuerProgram, Program, SidecarProgram
+
+StartIssuer = Callable[..., IssuerProgram]
+StartSidecar = Callable[..., SidecarProgram]
+
+
+@pytest.fixture
+def programs() -> Iterator[Callable[[Program], Program]]:
+    """Gives a program to this fixture's care: whatever the test does, it ends with the test."""
+    with ExitStack() as stack:
+
+        def care(program: Program) -> Program:
+            stack.callback(program.kill)
+            stack.callback(lambda: program.process and program.process.poll() is None and program.stop())
+            return program
+
+        yield care
+
+
+@pytest.fixture
+def start_issuer(tmp_path: Path, programs: Callable[[Program], Program]) -> StartIssuer:
+    """``start_issuer(AUTHIX_…="…")``: a ready issuer."""
+
+    def start(**env: str) -> IssuerProgram:
+        issuer = IssuerProgram(tmp_path / "issuer", **env)
+        programs(issuer)
+        issuer.start()
+        return issuer.ready()
+
+    return start
+
+
+@pytest.fixture
+def start_sidecar(tmp_path: Path, programs: Callable[[Program], Program]) -> StartSidecar:
+    """``start_sidecar(issuer_url, upstream, AUTHIX_…="…")``: a started sidecar; ``.ready()`` waits for it."""
+
+    def start(issuer_url: str, upstream: str, **env: str) -> SidecarProgram:
+        sidecar = SidecarProgram(tmp_path / "sidecar", issuer_url, upstream, **env)
+        programs(sidecar)
+        sidecar.start()
+        return sidecar
+
+    return start
+
+
+@pytest.fixture
+def issuer(start_issuer: StartIssuer) -> IssuerProgram:
+    """A ready issuer with an empty store."""
+    return start_issuer()

@@ -1,0 +1,159 @@
+"""The programs as real processes.
+
+Rule: a test starts what a user starts, with settings from the environment, and waits for what a probe sees.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+PASSWORD = "correct horse battery staple"
+DEADLINE = 20.0
+"""Seconds that anything expected may take on a busy machine."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def eventually(condition: Callable[[], bool], what: str, within: float = DEADLINE) -> None:
+    """Wait until ``condition`` holds; fail with ``what`` when it does not in time."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, f"not within {within} s: {what}"
+        time.sleep(0.01)  # between two looks at another process
+
+
+class Program:
+    """A program under test: ``module`` is run as ``python -m module``, or a path as a script."""
+
+    def __init__(self, module: str, arguments: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        run = [module] if module.endswith(".py") else ["-m", module]
+        self.command = [sys.executable, *run, *arguments]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUTHIX_")}
+        self.env = {**inherited, "PYTHONUNBUFFERED": "1", **env}
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.log.parent
+            )
+        return self
+
+    def wait_for(self, url: str, status: int = 200, within: float = DEADLINE) -> Self:
+        """Wait until ``url`` answers ``status``."""
+
+        def answers() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"{self.command} ended:\n{self.output()}"
+            try:
+                return httpx.get(url, timeout=2, trust_env=False).status_code == status
+            except httpx.TransportError:
+                return False
+
+        eventually(answers, f"{url} answers {status}; the log says:\n{self.output()}", within)
+        return self
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def kill(self) -> None:
+        """As a crash does it: kill -9."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def pause(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM, within: float = DEADLINE) -> int:
+        """Ask it to end; returns its exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(within)
+
+
+class IssuerProgram(Program):
+    """``authix-issuer serve`` on a port and a folder of its own, on the cheapest hash."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "AUTHIX_ISSUER": self.url,
+            "AUTHIX_AUDIENCE": "tests",
+            "AUTHIX_PORT": str(self.port),
+            "AUTHIX_DATA_DIR": str(folder / "data"),
+            "AUTHIX_COOKIE_PROFILE": "development",
+            "AUTHIX_HASH_PROFILE": "cheapest",
+        }
+        super().__init__("authix_issuer", ["serve"], settings | env, folder / "issuer.log")
+
+    def ready(self) -> Self:
+        return self.wait_for(f"{self.url}/readyz")
+
+    def client(self) -> httpx.Client:
+        """A user's client, with a cookie jar of its own."""
+        return httpx.Client(base_url=self.url, timeout=DEADLINE, trust_env=False)
+
+
+class SidecarProgram(Program):
+    """``authix-sidecar serve`` on ports of its own, in front of ``upstream``."""
+
+    def __init__(self, folder: Path, issuer_url: str, upstream: str, **env: str) -> None:
+        self.proxy_port, self.auth_port = free_port(), free_port()
+        self.proxy_url = f"http://127.0.0.1:{self.proxy_port}"
+        self.auth_url = f"http://127.0.0.1:{self.auth_port}"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {
+            "AUTHIX_ISSUER": issuer_url,
+            "AUTHIX_AUDIENCE": "tests",
+            "AUTHIX_UPSTREAM": upstream,
+            "AUTHIX_PROXY_PORT": str(self.proxy_port),
+            "AUTHIX_AUTH_PORT": str(self.auth_port),
+        }
+        super().__init__("authix_sidecar", ["serve"], settings | env, folder / f"sidecar-{self.proxy_port}.log")
+
+    def ready(self) -> Self:
+        return self.wait_for(f"{self.auth_url}/readyz")
+
+
+def register(client: httpx.Client, email: str, password: str = PASSWORD) -> str:
+    """The id of a new user."""
+    answer = client.post("/register", json={"email": email, "password": password})
+    assert answer.status_code == 201, answer.text
+    user_id: str = answer.json()["id"]
+    return user_id
+
+
+def login(client: httpx.Client, email: str, password: str = PASSWORD) -> str:
+    """An access token; the refresh token is in the client's jar."""
+    answer = client.post("/login", json={"email": email, "password": password})
+    assert answer.status_code == 200, answer.text
+    token: str = answer.json()["access_token"]
+    return token
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
