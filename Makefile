@@ -3,6 +3,7 @@ PYTHON ?= python3
 UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+BENCHMARKS := register_storm login_timing logout_latency
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
@@ -28,3 +29,44 @@ $(INSTALLED): $(UV) requirements.lock pyproject.toml sdk/pyproject.toml issuer/p
 	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation -e sdk -e issuer -e sidecar
 	$(UV) pip check --quiet --python .venv
 	@touch $@
+
+run: $(INSTALLED) ## issuer 8000, sidecar 8001 and 8002, demo service 8003, until Ctrl-C
+	@exec $(BIN)/python examples/demo/run.py
+
+demo: $(INSTALLED) ## walk through it against `make run`: register, log in, log out, be refused
+	@$(BIN)/python examples/demo/walk.py
+
+test: $(INSTALLED) ## all tests, with branch coverage
+	$(BIN)/pytest --cov --cov-report=term --durations=10
+
+soak: $(INSTALLED) ## the long runs: crashes by the dozen, long Hypothesis searches
+	$(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra"
+
+check: $(INSTALLED) ## formatting, lint, types, architecture, lock
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(UV) pip check --python .venv
+
+format: $(INSTALLED) ## mend formatting and imports
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## the benchmarks; each prints its comparison
+	for bench in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$bench || exit 1; done
+
+build: $(INSTALLED) ## the three wheels and source archives, in dist/
+	rm -rf dist
+	for part in sdk issuer sidecar; do (cd $$part && ../$(BIN)/python -m hatchling build -d ../dist) || exit 1; done
+
+LOCK = $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
+	--no-emit-package authix --no-emit-package authix-issuer --no-emit-package authix-sidecar \
+	sdk/pyproject.toml issuer/pyproject.toml sidecar/pyproject.toml --all-extras --group pyproject.toml:dev
+
+lock: $(UV) ## bring requirements.lock up to date with the pyproject files; keeps what it can
+	$(LOCK) -o requirements.lock
+
+clean: ## remove everything that was installed, built or cached here
+	rm -rf .venv .uv dist .coverage* htmlcov .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,176 @@
+"""Run everything on the embedded default: issuer, sidecar and demo service, until Ctrl-C.
+
+Rule: one supervisor. Whatever ends it (Ctrl-C, SIGTERM, a closed terminal, one program's end), it leaves no process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+HERE = Path(__file__).parent
+READY_WITHIN = 60.0
+STOP_WITHIN = 15.0
+COLOURS = {"issuer": 36, "sidecar": 35, "service": 33}
+
+
+class Supervisor:
+    def __init__(self, base_port: int, data_dir: str) -> None:
+        issuer, proxy, auth, service = (f"http://127.0.0.1:{base_port + n}" for n in range(4))
+        self.issuer, self.proxy, self.auth, self.service = issuer, proxy, auth, service
+        shared = {"AUTHIX_ISSUER": issuer, "AUTHIX_AUDIENCE": "demo"}
+        self.programs: dict[str, tuple[list[str], Mapping[str, str], str]] = {
+            "issuer": (
+                ["-m", "authix_issuer", "serve"],
+                shared
+                | {
+                    "AUTHIX_PORT": str(base_port),
+                    "AUTHIX_DATA_DIR": data_dir,
+                    # plain http on this machine; in production this stays `secure`
+                    "AUTHIX_COOKIE_PROFILE": "development",
+                },
+                f"{issuer}/readyz",
+            ),
+            "service": (
+                [str(HERE / "service.py")],
+                shared | {"DEMO_PORT": str(base_port + 3)},
+                f"{service}/readyz",
+            ),
+            "sidecar": (
+                ["-m", "authix_sidecar", "serve"],
+                shared
+                | {
+                    "AUTHIX_UPSTREAM": service,
+                    "AUTHIX_PROXY_PORT": str(base_port + 1),
+                    "AUTHIX_AUTH_PORT": str(base_port + 2),
+                },
+                f"{auth}/readyz",
+            ),
+        }
+        self.running: dict[str, asyncio.subprocess.Process] = {}
+        self.stop = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self.stop.set)
+        watcher = asyncio.create_task(self._watch_parent())
+        pipes: list[asyncio.Task[None]] = []
+        try:
+            for name, (arguments, settings, probe) in self.programs.items():
+                pipes.append(await self._start(name, arguments, settings))
+                if not await self._ready(name, probe):
+                    break
+            else:
+                self._explain()
+            ended = [asyncio.create_task(process.wait()) for process in self.running.values()]
+            stopping = asyncio.create_task(self.stop.wait())
+            await asyncio.wait([*ended, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watcher.cancel()
+            await self._stop_all()
+            await asyncio.gather(*pipes)
+        return 0 if self.stop.is_set() else 1
+
+    async def _start(self, name: str, arguments: list[str], settings: Mapping[str, str]) -> asyncio.Task[None]:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("AUTHIX_")}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            env={**inherited, "PYTHONUNBUFFERED": "1", **settings},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which ends them in order
+        )
+        self.running[name] = process
+        return asyncio.create_task(self._show(name, process))
+
+    async def _show(self, name: str, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        head = f"{name:8}| "
+        if sys.stdout.isatty():
+            head = f"\x1b[{COLOURS[name]}m{head}\x1b[0m"
+        async for line in process.stdout:
+            print(head + line.decode(errors="replace").rstrip(), flush=True)
+
+    async def _ready(self, name: str, probe: str) -> bool:
+        """Wait until the probe says ready; False when the program or the supervisor ended before."""
+        end = asyncio.get_running_loop().time() + READY_WITHIN
+        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+            while not self.stop.is_set() and self.running[name].returncode is None:
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(probe)).status_code == httpx.codes.OK and not self.stop.is_set():
+                        return True
+                if asyncio.get_running_loop().time() > end:
+                    print(f"{name} was not ready within {READY_WITHIN:.0f} s; its log above says why.", flush=True)
+                    return False
+                await asyncio.sleep(0.05)
+        return False
+
+    def _explain(self) -> None:
+        issuer, proxy, service = self.issuer, self.proxy, self.service
+        json_type = "-H 'Content-Type: application/json'"
+        credentials = """-d '{"email": "ada@example.com", "password": "correct horse battery staple"}'"""
+        print(
+            f"""
+Authix runs: issuer {issuer} (API page {issuer}/docs), sidecar {proxy} in front of the demo service {service}.
+Try it, line by line; or let `make demo` walk through it in a second terminal:
+
+  curl -i {issuer}/register {json_type} {credentials}
+  TOKEN=$(curl -s -c jar {issuer}/login {json_type} {credentials} \\
+    | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')
+  curl -i {proxy}/hello -H "Authorization: Bearer $TOKEN"      # through the sidecar: 200
+  curl -i {service}/direct -H "Authorization: Bearer $TOKEN"     # the SDK's decorator: 200
+  curl -i -b jar -c jar -X POST {issuer}/access_token          # new tokens for the refresh cookie
+  curl -i -b jar -c jar -X POST {issuer}/logout                # 204
+  curl -i {proxy}/hello -H "Authorization: Bearer $TOKEN"      # 401 token_revoked
+
+Ctrl-C stops everything.
+""",
+            flush=True,
+        )
+
+    async def _watch_parent(self) -> None:
+        """Stop when whoever started this is gone (a killed `make` or terminal)."""
+        parent = os.getppid()
+        while os.getppid() == parent:
+            await asyncio.sleep(1)
+        self.stop.set()
+
+    async def _stop_all(self) -> None:
+        for process in reversed(self.running.values()):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        try:
+            async with asyncio.timeout(STOP_WITHIN):
+                await asyncio.gather(*(process.wait() for process in self.running.values()))
+        except TimeoutError:
+            for name, process in self.running.items():
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                    print(f"{name} did not stop within {STOP_WITHIN:.0f} s and was killed.", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Issuer, sidecar and demo service on this machine, until Ctrl-C.")
+    parser.add_argument("--base-port", type=int, default=8000, help="issuer; the next three are the others'")
+    parser.add_argument("--data-dir", default=".data", help="where users and sessions are kept")
+    options = parser.parse_args()
+
+    async def supervise() -> int:
+        return await Supervisor(options.base_port, options.data_dir).run()
+
+    return asyncio.run(supervise())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
