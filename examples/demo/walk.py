@@ -38,14 +38,21 @@ class Walk:
         refreshed = self.tokens(self.step("refresh", 200, "POST", f"{self.issuer}/access_token"))
         self.step("call with the new token", 200, "GET", self.hello, token=refreshed)
 
-        jar = dict(self.http.cookies)
+        copied = "; ".join(f"{name}={value}" for name, value in self.http.cookies.items())
         self.step("log out", 204, "POST", f"{self.issuer}/logout")
         self.refusals({"sidecar": self.hello, "decorator": self.direct}, token)
         for name, url in (("sidecar", self.hello), ("decorator", self.direct)):
             self.step(f"old token, {name}", 401, "GET", url, token=token, code="token_revoked")
             self.step(f"refreshed token, {name}", 401, "GET", url, token=refreshed, code="token_revoked")
-        self.http.cookies.update(jar)  # as a thief would who had copied the cookie
-        self.step("refresh after logout", 401, "POST", f"{self.issuer}/access_token", code="refresh_token_invalid")
+        thief = {"Cookie": copied}
+        self.step(
+            "refresh by a copied cookie",
+            401,
+            "POST",
+            f"{self.issuer}/access_token",
+            headers=thief,
+            code="refresh_token_invalid",
+        )
 
         again = self.tokens(self.step("log in again at once", 200, "POST", f"{self.issuer}/login", json=credentials))
         self.step("call through the sidecar", 200, "GET", self.hello, token=again)
@@ -60,12 +67,13 @@ class Walk:
         url: str,
         *,
         token: str = "",
+        headers: Mapping[str, str] | None = None,
         json: Mapping[str, str] | None = None,
         code: str = "",
     ) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        sent = {"Authorization": f"Bearer {token}"} if token else dict(headers or {})
         began = time.perf_counter()
-        answer = self.http.request(method, url, headers=headers, json=json)
+        answer = self.http.request(method, url, headers=sent, json=json)
         spent = (time.perf_counter() - began) * 1000
         got_code = answer.json().get("code", "") if "problem+json" in answer.headers.get("content-type", "") else ""
         ok = answer.status_code == status and got_code == code

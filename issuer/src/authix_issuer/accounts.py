@@ -9,7 +9,7 @@ import contextlib
 import secrets
 
 from authix_issuer.emails import Email, read_email
-from authix_issuer.errors import CredentialsWrong, EmailTaken, InputInvalid, Overloaded, Reason
+from authix_issuer.errors import CredentialsWrong, EmailTaken, InputInvalid, Overloaded, Reason, StoreUnavailable
 from authix_issuer.hashing import PasswordHasher
 from authix_issuer.passwords import password_bytes, read_new_password
 from authix_issuer.ports import User, UserStore
@@ -42,7 +42,7 @@ class Accounts:
         if not await self._hasher.verify(user.password_hash if user else None, data) or user is None:
             raise CredentialsWrong("email or password is wrong")
         if self._hasher.needs_rehash(user.password_hash):
-            with contextlib.suppress(Overloaded):  # it can wait for the next login; this one is good
+            with contextlib.suppress(Overloaded, StoreUnavailable):  # it can wait for the next login; this one is good
                 new = await self._hasher.hash(data)
                 await self._users.replace_password_hash(user.id, old=user.password_hash, new=new)
         return user

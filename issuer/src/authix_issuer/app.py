@@ -6,7 +6,6 @@ Rule: nothing connects before the worker starts, and the feed's streams end befo
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from contextlib import AsyncExitStack
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from sanic.response import BaseHTTPResponse
 from swagger_ui_bundle import swagger_ui_path
 
 from authix.errors import AuthixError
-from authix_issuer import openapi, routes
+from authix_issuer import logs, openapi, routes
 from authix_issuer.cookies import RefreshCookie
 from authix_issuer.errors import IssuerError
 from authix_issuer.settings import IssuerSettings
@@ -43,9 +42,10 @@ _DOCS_POLICY = (
 )
 
 
-def build_app(settings: IssuerSettings) -> Sanic[Any, Any]:
-    """The application; its parts are opened when a worker starts."""
-    app: Sanic[Any, Any] = Sanic(f"authix-issuer-{secrets.token_hex(4)}", configure_logging=False)
+def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[Any, Any]:
+    """The application; its parts are opened when a worker starts. Two in one process need two names."""
+    logs.set_up(settings.log)
+    app: Sanic[Any, Any] = Sanic(name, configure_logging=False)
     app.config.update(
         REQUEST_MAX_SIZE=MAX_BODY,
         REQUEST_TIMEOUT=10,

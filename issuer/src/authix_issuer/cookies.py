@@ -7,6 +7,7 @@ Rule: the profile is a setting, never guessed from a request. ``secure`` binds t
 from __future__ import annotations
 
 from sanic import HTTPResponse, Request
+from sanic.cookies.request import parse_cookie
 
 from authix_issuer.errors import RefreshTokenInvalid, RefreshTokenMissing
 
@@ -18,12 +19,13 @@ class RefreshCookie:
 
     def read(self, request: Request) -> str:
         """The refresh token. Raises ``RefreshTokenMissing``, or ``RefreshTokenInvalid`` when there are several."""
-        found = request.cookies.getlist(self.name, [])
+        # Not ``request.cookies``: that takes ``__Secure-<name>``, which a neighbouring host may set, for ours.
+        found = parse_cookie("; ".join(request.headers.getall("cookie", []))).get(self.name, [])
         if not found:
             raise RefreshTokenMissing("no refresh token was sent")
         if len(found) > 1:
             raise RefreshTokenInvalid("more than one refresh token was sent")
-        return str(found[0])
+        return found[0]
 
     def write(self, response: HTTPResponse, token: str, life: int) -> None:
         """Set the cookie for ``life`` seconds; 0 clears it."""

@@ -94,6 +94,12 @@ class Overloaded(IssuerError):
 
 
 class StoreUnavailable(IssuerError):
-    """An engine did not answer or refused to write; nothing was changed."""
+    """An engine did not answer or refused to write."""
 
     code = "store_unavailable"
+
+
+class TopicUnavailable(IssuerError):
+    """The logout topic did not confirm in time; what was to be published stays in the outbox."""
+
+    code = "topic_unavailable"

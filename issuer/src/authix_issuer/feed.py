@@ -15,8 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from authix import sse
-from authix.events import Heartbeat, Snapshot, encode_event
-from authix_issuer.errors import StoreUnavailable
+from authix.events import Heartbeat, Revocation, Snapshot, encode_event
 from authix_issuer.ports import Entry, RevocationLog
 
 logger = logging.getLogger("authix.issuer.feed")
@@ -28,12 +27,13 @@ _TRIM_EVERY = 10.0
 
 
 class Feed:
-    """Follows the log from its present end and passes it on. ``wake`` says that the log has grown."""
+    """Follows the log from its present end and passes it on."""
 
     def __init__(self, log: RevocationLog) -> None:
         self._log = log
         self._followers: set[asyncio.Queue[bytes | None]] = set()
         self._wake = asyncio.Event()
+        self._ended = False
         self._heartbeat_wanted = True
         self._heartbeat_due = 0.0
         self._cursor: str | None = None
@@ -42,7 +42,8 @@ class Feed:
     async def __aenter__(self) -> Self:
         while page := await self._log.read(self._cursor, PAGE):
             self._cursor = page[-1].cursor
-        self._tasks = [asyncio.create_task(self._pass_on()), asyncio.create_task(self._trim())]
+        jobs = (self._pass_on(), self._log.follow(self.wake), self._trim())
+        self._tasks = [asyncio.create_task(job) for job in jobs]
         return self
 
     async def __aexit__(
@@ -54,26 +55,31 @@ class Feed:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def wake(self) -> None:
+        """Read the log now."""
         self._wake.set()
 
     def end(self) -> None:
-        """End every follower's stream."""
+        """End every follower's stream, and that of whoever comes later once it has caught up."""
+        self._ended = True
         for follower in tuple(self._followers):
             self._cut_off(follower)
 
     async def snapshot(self) -> Snapshot:
         """All live revocations and the cursor after them."""
-        at_us = (await self._log.tick()).at_us
-        cursor, revocations = None, []
+        heartbeat = await self._heartbeat()
+        cursor: str | None = None
+        revocations: list[Revocation] = []
         while page := await self._log.read(cursor, PAGE):
             cursor = page[-1].cursor
             revocations += [entry.revocation for entry in page]
-        return Snapshot(cursor or "", Heartbeat(at_us=at_us, complete_until_us=at_us), revocations)
+        return Snapshot(cursor or "", heartbeat, revocations)
 
     async def follow(self, cursor: str | None) -> AsyncGenerator[bytes, None]:
         """Server-sent events from ``cursor`` on (None, or one of another log: all live revocations), for ever."""
         follower: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._followers.add(follower)
+        if self._ended:
+            self._cut_off(follower)
         try:
             while page := await self._log.read(cursor, PAGE):
                 cursor = page[-1].cursor
@@ -90,7 +96,7 @@ class Feed:
             self._wake.clear()
             try:
                 await self._pass_on_once()
-            except StoreUnavailable:
+            except Exception:  # whatever it is: without this task no follower would ever hear of a logout again
                 logger.exception("the revocation log can't be read; the feed stands still")
                 await asyncio.sleep(HEARTBEAT_EVERY)
                 continue
@@ -103,13 +109,16 @@ class Feed:
         heartbeat = None
         if self._heartbeat_wanted or loop.time() >= self._heartbeat_due:
             self._heartbeat_wanted, self._heartbeat_due = False, loop.time() + HEARTBEAT_EVERY
-            at_us = (await self._log.tick()).at_us
-            heartbeat = Heartbeat(at_us=at_us, complete_until_us=at_us)
+            heartbeat = await self._heartbeat()
         while page := await self._log.read(self._cursor, PAGE):
             self._cursor = page[-1].cursor
             self._send(_encode(page))
         if heartbeat is not None:
             self._send(sse.encode(encode_event(heartbeat)))
+
+    async def _heartbeat(self) -> Heartbeat:
+        tick = await self._log.tick()
+        return Heartbeat(at_us=tick.at_us, complete_until_us=tick.complete_until_us)
 
     def _send(self, chunk: bytes) -> None:
         for follower in tuple(self._followers):
@@ -126,7 +135,7 @@ class Feed:
         while True:
             try:
                 more = await self._log.trim(PAGE)
-            except StoreUnavailable:
+            except Exception:
                 logger.exception("dead entries can't be trimmed")
                 more = False
             await asyncio.sleep(0 if more else _TRIM_EVERY)

@@ -38,6 +38,8 @@ def set_up(form: str) -> None:
     root.setLevel(logging.INFO)
     for name in ("httpx", "httpcore", "sanic.root", "sanic.server"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It says each second that a broker is away; the relay and the feed say it once, and with what follows from it.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("sanic.error").addFilter(_not_told)
 
 

@@ -37,7 +37,7 @@ def read_new_password(password: str, email: Email | None, *, min_length: int) ->
             Reason("password", "password_too_long", f"the password is not text of at most {MAX_BYTES} bytes")
         )
     characters = data.decode("utf-8")
-    if len(characters) < min_length:
+    if min(len(password), len(characters)) < min_length:  # neither spelling may make it longer
         detail = f"the password has fewer than {min_length} characters"
         raise InputInvalid(Reason("password", "password_too_short", detail))
     if is_common(characters):

@@ -1,16 +1,24 @@
 """What the issuer needs of its engines.
 
 Rule: few small Protocols. Each method is one atomic step of the engine; an answer means the step is durable. Any method
-raises ``StoreUnavailable`` when the engine fails, and then nothing was changed.
+raises ``StoreUnavailable`` when the engine fails; then nothing was changed, or its answer was lost on the way: every
+method may be called again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from authix.events import Revocation
+from authix.events import MAX_TOKEN_LIFE, Heartbeat, SessionRevoked, UserRevoked
 from authix.keys import AlgorithmName
+
+KEEP_EXPIRED_US: Final = 2 * MAX_TOKEN_LIFE * 1_000_000
+"""An expired session is kept beyond the longest access token it gave out, because a logout must still revoke that."""
+
+Logout = UserRevoked | SessionRevoked
+"""A revocation of a moment, as the revocation log holds it."""
 
 
 class User(NamedTuple):
@@ -74,13 +82,10 @@ class Rotated(NamedTuple):
     expires_us: int
 
 
-class RefreshOutcome(StrEnum):
-    """Why a refresh did not succeed."""
-
-    UNKNOWN = "unknown"
-    """There is no such open session."""
-    REUSED = "reused"
+class Reused(NamedTuple):
     """The counter was exchanged before: the session was ended and its access tokens revoked."""
+
+    revocation: Logout
 
 
 class SessionStore(Protocol):
@@ -95,15 +100,15 @@ class SessionStore(Protocol):
 
     async def refresh(
         self, presented: Presented, counter: int, *, grace_us: int, token_life: int
-    ) -> Rotated | RefreshOutcome:
-        """Exchange ``counter``.
+    ) -> Rotated | Reused | None:
+        """Exchange ``counter``; None when there is no such open session.
 
         The current counter rotates to the next. The one before, within ``grace_us`` of that rotation, gets the same
         successor again. Anything else ends the session as stolen.
         """
 
-    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> bool:
-        """End sessions by ``scope`` and append the revocation; False, and nothing done, when it has ended before.
+    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> Logout | None:
+        """End sessions by ``scope`` and append the revocation; None, and nothing done, when it has ended before.
 
         An expired session can still be closed while access tokens of it may live.
         """
@@ -112,28 +117,64 @@ class SessionStore(Protocol):
         """Return when the engine answers."""
 
 
-class Tick(NamedTuple):
-    """A moment of the clock: all revocations up to ``at_us`` are in the log, and later ones will be greater."""
+class Watermark(NamedTuple):
+    """All revocations up to ``complete_until_us`` are there; ``at_us`` is greater by the lag that this shows."""
 
     at_us: int
+    complete_until_us: int
 
 
 class Entry(NamedTuple):
     cursor: str
-    revocation: Revocation
+    revocation: Logout
 
 
 class RevocationLog(Protocol):
-    """The issuer's write side of the feed, in the order it was written."""
+    """The issuer's write side of the feed; what concerns one subject is in the order it was written."""
 
-    async def tick(self) -> Tick:
-        """Take a ``t``."""
+    async def tick(self) -> Watermark:
+        """Take a ``t`` from every clock: what is read from the log afterwards is complete up to it."""
 
     async def read(self, after: str | None, limit: int) -> list[Entry]:
         """Up to ``limit`` entries after the cursor; from the beginning for None or a cursor of another log."""
 
+    async def follow(self, grown: Callable[[], None]) -> None:
+        """Call ``grown`` when another process may have appended; runs for ever."""
+
     async def trim(self, limit: int) -> bool:
         """Forget up to ``limit`` dead entries and sessions; True when more are due."""
+
+
+class Outbox(Protocol):
+    """What of the revocation log stands on the topic already."""
+
+    async def unpublished(self, *, age: float, limit: int) -> list[Logout]:
+        """Up to ``limit`` entries (a shard) older than ``age`` seconds that nobody has marked as published."""
+
+    async def published(self, revocations: Iterable[Logout]) -> None:
+        """Mark entries as published; only after the topic has confirmed them."""
+
+    async def watermark(self) -> Watermark:
+        """Take a ``t`` from every clock, then look: the moment up to which everything is published."""
+
+    async def lease(self, holder: str, seconds: float) -> bool:
+        """Take or renew the one lease; False while another holds it."""
+
+    async def release(self, holder: str) -> None:
+        """Give the lease back, if it is this holder's."""
+
+
+class Topic(Protocol):
+    """The logout topic. Any method raises ``TopicUnavailable`` when it is not confirmed in time."""
+
+    async def publish(self, revocations: list[Logout]) -> None:
+        """Append them, each to its subject's partition; returns once all replicas that must have them do."""
+
+    async def announce(self, heartbeat: Heartbeat) -> None:
+        """Append a heartbeat to every partition."""
+
+    async def check(self) -> None:
+        """Return when the engine answers."""
 
 
 class StoredKey(NamedTuple):

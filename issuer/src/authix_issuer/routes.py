@@ -140,14 +140,16 @@ async def livez(_: Request) -> HTTPResponse:
 @routes.get("/readyz")
 async def readyz(request: Request) -> HTTPResponse:
     issuer, failures = issuer_of(request), {}
-    for name, store in (("users", issuer.users), ("sessions", issuer.session_store)):
+    for name, store in (("users", issuer.users), ("sessions", issuer.store)):
         try:
             await store.check()
         except errors.StoreUnavailable as error:
             failures[name] = error.reason
     if failures:
         return problem_answer(503, "not_ready", "a store does not answer", engines=failures)
-    return json_answer({"status": "ready"}, 200)
+    # Without the topic logins and logouts go on, and what is to be published is kept: no reason to take no requests.
+    degraded = {"topic": issuer.relay.problem} if issuer.relay and issuer.relay.problem else {}
+    return json_answer({"status": "ready", "degraded": degraded}, 200)
 
 
 def read_body(request: Request, kind: type[S]) -> S:

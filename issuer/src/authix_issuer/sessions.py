@@ -13,7 +13,7 @@ from typing import NamedTuple
 from authix.claims import Claims
 from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.errors import RefreshTokenInvalid, RefreshTokenReused
-from authix_issuer.ports import NewSession, Presented, RefreshOutcome, Scope, SessionStore, User
+from authix_issuer.ports import Logout, NewSession, Presented, Reused, Scope, SessionStore, User
 from authix_issuer.refresh_tokens import RefreshToken, RefreshTokens, new_secret
 
 
@@ -30,7 +30,7 @@ class Tokens(NamedTuple):
 
 
 class Sessions:
-    """``logged_out`` is called after each logout that changed something."""
+    """``revoked`` is called with each revocation, once it is durable."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class Sessions:
         *,
         life: int,
         grace: int,
-        logged_out: Callable[[], None],
+        revoked: Callable[[Logout], None],
     ) -> None:
         self._store = store
         self._access_tokens = access_tokens
         self._refresh_tokens = refresh_tokens
         self._life = life
         self._grace_us = grace * 1_000_000
-        self._logged_out = logged_out
+        self._revoked = revoked
 
     async def open(self, user: User) -> Tokens:
         """Open a session for a user whose credentials were checked."""
@@ -62,10 +62,10 @@ class Sessions:
         outcome = await self._store.refresh(
             _present(token), token.counter, grace_us=self._grace_us, token_life=self._access_tokens.life
         )
-        if outcome is RefreshOutcome.REUSED:
-            self._logged_out()
+        if isinstance(outcome, Reused):
+            self._revoked(outcome.revocation)
             raise RefreshTokenReused("the refresh token was used before; its session was ended")
-        if outcome is RefreshOutcome.UNKNOWN:
+        if outcome is None:
             raise RefreshTokenInvalid("the session has ended; log in again")
         successor = token._replace(counter=outcome.counter)
         return self._tokens(successor, outcome.roles, outcome.at_us, outcome.expires_us)
@@ -83,8 +83,9 @@ class Sessions:
             await self._close(Presented(claims.session, claims.subject, None), scope)
 
     async def _close(self, presented: Presented, scope: Scope) -> None:
-        if await self._store.close(presented, scope, token_life=self._access_tokens.life):
-            self._logged_out()
+        revocation = await self._store.close(presented, scope, token_life=self._access_tokens.life)
+        if revocation is not None:
+            self._revoked(revocation)
 
     def _tokens(self, token: RefreshToken, roles: tuple[str, ...], at_us: int, expires_us: int) -> Tokens:
         access_token = self._access_tokens.issue(subject=token.subject, session=token.session, roles=roles, at_us=at_us)

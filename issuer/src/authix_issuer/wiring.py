@@ -17,15 +17,23 @@ from authix.verifier import Verifier
 from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.accounts import Accounts
 from authix_issuer.adapters import sqlite_sessions, sqlite_users
+from authix_issuer.adapters.kafka_topic import KafkaTopic
+from authix_issuer.adapters.mongo import MongoKeys, MongoUsers, open_mongo
+from authix_issuer.adapters.redis_pipeline import RedisEngine
+from authix_issuer.adapters.redis_sessions import RedisSessions
 from authix_issuer.adapters.sqlite import Database
 from authix_issuer.feed import Feed
 from authix_issuer.hashing import PasswordHasher
 from authix_issuer.keys import SigningKeys, open_keys
 from authix_issuer.master_secret import MasterSecret, kept_in
-from authix_issuer.ports import SessionStore, UserStore
+from authix_issuer.ports import KeyStore, Logout, UserStore
 from authix_issuer.refresh_tokens import RefreshTokens
+from authix_issuer.relay import Relay
 from authix_issuer.sessions import Sessions
 from authix_issuer.settings import IssuerSettings
+
+Store = sqlite_sessions.SqliteSessions | RedisSessions
+"""A session store with its revocation log and outbox."""
 
 
 class Issuer(NamedTuple):
@@ -38,7 +46,8 @@ class Issuer(NamedTuple):
     verifier: Verifier
     feed: Feed
     users: UserStore
-    session_store: SessionStore
+    store: Store
+    relay: Relay | None
 
 
 @asynccontextmanager
@@ -46,15 +55,22 @@ async def open_issuer(settings: IssuerSettings) -> AsyncIterator[Issuer]:
     """Open every part. Raises ``SettingsError`` with a sentence that says how to mend what is wrong."""
     async with AsyncExitStack() as stack:
         master = _master_secret(settings)
-        users_database = Database(settings.database_path("users"), sqlite_users.SCHEMA)
-        users = sqlite_users.SqliteUsers(await stack.enter_async_context(users_database))
-        sessions_database = Database(settings.database_path("sessions"), sqlite_sessions.SCHEMA)
-        store = sqlite_sessions.SqliteSessions(await stack.enter_async_context(sessions_database))
-        keys = await open_keys(sqlite_users.SqliteKeys(users_database), master, settings.algorithm)
-        hasher = await stack.enter_async_context(
-            PasswordHasher(settings.hash_profile, threads=settings.hash_threads, queue=settings.hash_queue)
-        )
+        users, key_store = await _open_users(stack, settings)
+        store = await _open_sessions(stack, settings)
+        keys = await open_keys(key_store, master, settings.algorithm)
+        threads, queue = settings.hash_threads // settings.workers, settings.hash_queue // settings.workers
+        hasher = await stack.enter_async_context(PasswordHasher(settings.hash_profile, threads=threads, queue=queue))
+        relay = None
+        if settings.kafka:
+            topic = KafkaTopic(settings.kafka, settings.topic, settings.kafka_options())
+            relay = await stack.enter_async_context(Relay(store, await stack.enter_async_context(topic)))
         feed = await stack.enter_async_context(Feed(store))
+
+        def revoked(revocation: Logout) -> None:
+            feed.wake()
+            if relay is not None:
+                relay.publish(revocation)
+
         access_tokens = AccessTokens(keys, issuer=settings.issuer, audience=settings.audience, life=settings.access_ttl)
         sessions = Sessions(
             store,
@@ -62,10 +78,26 @@ async def open_issuer(settings: IssuerSettings) -> AsyncIterator[Issuer]:
             RefreshTokens(master),
             life=settings.refresh_ttl,
             grace=settings.refresh_grace,
-            logged_out=feed.wake,
+            revoked=revoked,
         )
         accounts = Accounts(users, hasher, password_min_length=settings.password_min_length)
-        yield Issuer(settings, accounts, sessions, keys, _own_verifier(settings, keys), feed, users, store)
+        yield Issuer(settings, accounts, sessions, keys, _own_verifier(settings, keys), feed, users, store, relay)
+
+
+async def _open_users(stack: AsyncExitStack, settings: IssuerSettings) -> tuple[UserStore, KeyStore]:
+    if settings.users_in_mongodb:
+        documents = await stack.enter_async_context(open_mongo(settings.users_url))
+        return MongoUsers(documents), MongoKeys(documents)
+    database = Database(settings.database_path("users"), sqlite_users.SCHEMA)
+    await stack.enter_async_context(database)
+    return sqlite_users.SqliteUsers(database), sqlite_users.SqliteKeys(database)
+
+
+async def _open_sessions(stack: AsyncExitStack, settings: IssuerSettings) -> Store:
+    if settings.sessions_in_redis:
+        return RedisSessions(await stack.enter_async_context(RedisEngine(settings.sessions_url)))
+    database = Database(settings.database_path("sessions"), sqlite_sessions.SCHEMA)
+    return sqlite_sessions.SqliteSessions(await stack.enter_async_context(database))
 
 
 def _master_secret(settings: IssuerSettings) -> MasterSecret:

@@ -17,9 +17,13 @@ MAX_LEEWAY: Final = 60
 """The largest clock leeway, in seconds, that a verifier may be given."""
 MARGIN: Final = 60
 """Seconds that a revocation is kept beyond the life and leeway of the tokens it covers."""
+MAX_TOKEN_LIFE: Final = 3600
+"""The longest life, in seconds, that an issuer may give an access token."""
+LOG_WINDOW: Final = MAX_TOKEN_LIFE + MAX_LEEWAY + MARGIN
+"""Seconds after which every token that a revocation could concern is dead."""
 
 Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-Moment = Annotated[int, msgspec.Meta(ge=0)]
+Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class UserRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="user"):
@@ -74,6 +78,7 @@ class _Kind(msgspec.Struct):
 
 
 _KINDS = frozenset({"user", "session", "key", "heartbeat"})
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _event: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 _kind = msgspec.json.Decoder(_Kind)
 _encoder = msgspec.json.Encoder()
@@ -90,10 +95,10 @@ def decode_event(data: bytes) -> Event | None:
     """
     try:
         return _event.decode(data)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         try:
             known = _kind.decode(data).type in _KINDS
-        except msgspec.DecodeError:
+        except _UNREADABLE:
             known = True
         if known:
             raise SourceError(f"a revocation event can't be read: {error}") from None

@@ -9,22 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from authix.claims import Claims
-from authix.errors import KeyUnknown, RoleMissing
-from authix.events import Event
+from authix.errors import KeyUnknown, RoleMissing, SettingsError
+from authix.events import Event, Heartbeat, KeyRevoked, Revocation
+from authix.fallback import Feed, Feeds
 from authix.feed import HttpFeed
 from authix.freshness import WhenStale
 from authix.key_source import HttpKeySource
 from authix.keys import AlgorithmName
-from authix.settings import VerifierSettings, load
+from authix.settings import FeedUrl, VerifierSettings, feed_urls, load
 from authix.verifier import Verifier
 
 logger = logging.getLogger("authix")
 
 _EVICT_EVERY = 1.0
+_PATIENCE_AT_LEAST = 2.0  # heartbeats come once a second
 
 
 class Authix:
@@ -55,7 +59,7 @@ class Authix:
                 "issuer": issuer,
                 "audience": audience,
                 "keys": keys,
-                "feed": feed,
+                "feed": feed_urls(feed) if feed else None,
                 "feed_token": feed_token,
                 "allow_http": allow_http,
                 "algorithms": algorithms,
@@ -72,18 +76,29 @@ class Authix:
             stale_after=self.settings.stale_after,
             when_stale=self.settings.when_stale,
         )
+        self.on_revoked: list[Callable[[Revocation], None]] = []
+        """Called with each revocation after the verifier knows it; must not raise."""
         self._key_source = HttpKeySource(self.settings.keys_url, use=self.verifier.use_keys)
-        self._feed = HttpFeed(self.settings.feed_url, token=self.settings.feed_token, take=self._take)
+        self._feeds = Feeds(
+            [partial(_open_feed, feed, self.settings) for feed in self.settings.feeds],
+            take=self._take,
+            patience=max(_PATIENCE_AT_LEAST, self.settings.stale_after / 3),
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to fetch keys and follow the feed; does not wait for them (see ``ready``)."""
-        if self._tasks:
+        if self.running:
             raise RuntimeError("this Authix is already running")
-        jobs = (self._key_source.keep_fresh(), self._feed.follow(), self._evict())
+        jobs = (self._key_source.keep_fresh(), self._feeds.follow(), self._evict())
         self._tasks = [asyncio.create_task(job) for job in jobs]
         for task in self._tasks:
             task.add_done_callback(_report)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and neither stopped nor left behind by an event loop that ended."""
+        return any(not task.done() for task in self._tasks)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -141,12 +156,29 @@ class Authix:
         return not self.problems()
 
     def _take(self, event: Event) -> None:
+        if isinstance(event, KeyRevoked) and event.kid in self.verifier.keys:
+            self._key_source.ask()
         self.verifier.apply(event, time.monotonic())
+        if not isinstance(event, Heartbeat):
+            for tell in self.on_revoked:
+                tell(event)
 
     async def _evict(self) -> None:
         while True:
             more = self.verifier.revocations.evict(time.time())
             await asyncio.sleep(0 if more else _EVICT_EVERY)
+
+
+def _open_feed(feed: FeedUrl, settings: VerifierSettings, take: Callable[[Event], None]) -> Feed:
+    if not feed.topic:
+        return HttpFeed(feed.url, token=settings.feed_token, take=take)
+    try:
+        from authix.kafka_feed import KafkaFeed  # noqa: PLC0415 - an extra: only for those who use it
+    except ModuleNotFoundError:
+        raise SettingsError(
+            f"AUTHIX_FEED names {feed.url}, and aiokafka is not installed: pip install 'authix[kafka]'."
+        ) from None
+    return KafkaFeed(feed.url, feed.servers, feed.topic, options=settings.kafka_options(), take=take)
 
 
 def _report(task: asyncio.Task[None]) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
+import re
+import ssl
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from authix.errors import SettingsError
@@ -108,6 +110,28 @@ def url(value: str) -> str:
     return value
 
 
+class FeedUrl(NamedTuple):
+    """Where a feed is: over HTTP, or in Kafka when ``servers`` and ``topic`` are given."""
+
+    url: str
+    servers: str = ""
+    topic: str = ""
+
+
+_KAFKA_URL = re.compile(r"kafka://((?:[^\s,:/@]+:[0-9]{1,5},?)+(?<!,))/([A-Za-z0-9._-]{1,249})")
+
+
+def feed_urls(value: str) -> tuple[FeedUrl, ...]:
+    """One or more URLs with commas between; a Kafka one may name several servers."""
+    found = []
+    for part in re.split(r",\s*(?=[a-z]+://)", value.strip()):
+        match = _KAFKA_URL.fullmatch(part)
+        if match is None and part.startswith("kafka:"):
+            raise ValueError(f"must name Kafka as kafka://host:port,host:port/topic, not {part!r}")
+        found.append(FeedUrl(part, match[1], match[2]) if match else FeedUrl(url(part)))
+    return tuple(found)
+
+
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
@@ -160,14 +184,62 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+SASL_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+
+
+def existing_file(value: str) -> str:
+    if not Path(value).is_file():
+        raise ValueError(f"must name a file that is there, not {value!r}")
+    return value
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifierSettings:
+class KafkaSecurity:
+    """How to connect to Kafka, in the issuer and in every verifier alike."""
+
+    kafka_tls: bool = setting("AUTHIX_KAFKA_TLS", flag, "yes: connect to Kafka over TLS", default=False)
+    kafka_ca: str = setting(
+        "AUTHIX_KAFKA_CA", existing_file, "the file of the certificates that Kafka's TLS is trusted by", default=""
+    )
+    kafka_sasl: str = setting(
+        "AUTHIX_KAFKA_SASL", choice(*SASL_MECHANISMS), f"one of {', '.join(SASL_MECHANISMS)}", default=""
+    )
+    kafka_username: str = setting("AUTHIX_KAFKA_USERNAME", text, "the user name at Kafka", default="")
+    kafka_password: str = setting("AUTHIX_KAFKA_PASSWORD", text, "the password at Kafka", default="", secret=True)
+
+    def __post_init__(self) -> None:
+        if self.kafka_sasl and not (self.kafka_username and self.kafka_password):
+            raise ValueError("AUTHIX_KAFKA_SASL is set: set AUTHIX_KAFKA_USERNAME and AUTHIX_KAFKA_PASSWORD too")
+        if self.kafka_ca and not self.kafka_tls:
+            raise ValueError("AUTHIX_KAFKA_CA is set: set AUTHIX_KAFKA_TLS=yes too")
+
+    def kafka_options(self) -> dict[str, Any]:
+        """Keyword arguments of aiokafka's clients."""
+        options: dict[str, Any] = {
+            "security_protocol": ("SASL_" if self.kafka_sasl else "") + ("SSL" if self.kafka_tls else "PLAINTEXT")
+        }
+        if self.kafka_tls:
+            options["ssl_context"] = ssl.create_default_context(cafile=self.kafka_ca or None)
+        if self.kafka_sasl:
+            options["sasl_mechanism"] = self.kafka_sasl
+            options["sasl_plain_username"] = self.kafka_username
+            options["sasl_plain_password"] = self.kafka_password
+        return options
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifierSettings(KafkaSecurity):
     """What a verifier must know, in the SDK and in the sidecar alike."""
 
     issuer: str = setting("AUTHIX_ISSUER", url, "the issuer's URL, exactly as in the tokens' iss claim")
     audience: str = setting("AUTHIX_AUDIENCE", text, "the audience that tokens for this service carry")
     keys: str = setting("AUTHIX_KEYS", url, "the key set's URL, if not the issuer's own", default="")
-    feed: str = setting("AUTHIX_FEED", url, "the revocation feed's URL, if not the issuer's own", default="")
+    feed: tuple[FeedUrl, ...] = setting(
+        "AUTHIX_FEED",
+        feed_urls,
+        "the revocation feeds, if not the issuer's own: https://… or kafka://host:port/topic, the preferred one first",
+        default=(),
+    )
     feed_token: str = setting("AUTHIX_FEED_TOKEN", secret_text, "the feed's bearer token", default="", secret=True)
     allow_http: bool = setting(
         "AUTHIX_ALLOW_HTTP", flag, "yes: fetch keys and feed over plain http beyond this machine", default=False
@@ -187,7 +259,9 @@ class VerifierSettings:
     )
 
     def __post_init__(self) -> None:
-        for name, source in (("AUTHIX_KEYS", self.keys_url), ("AUTHIX_FEED", self.feed_url)):
+        super().__post_init__()
+        sources = [("AUTHIX_KEYS", self.keys_url), *(("AUTHIX_FEED", feed.url) for feed in self.feeds)]
+        for name, source in sources:
             parts = urlsplit(source)
             if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname):
                 raise ValueError(
@@ -199,5 +273,5 @@ class VerifierSettings:
         return self.keys or f"{self.issuer}/.well-known/jwks.json"
 
     @property
-    def feed_url(self) -> str:
-        return self.feed or f"{self.issuer}/revocations"
+    def feeds(self) -> tuple[FeedUrl, ...]:
+        return self.feed or (FeedUrl(f"{self.issuer}/revocations"),)

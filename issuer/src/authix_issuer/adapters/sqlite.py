@@ -8,6 +8,7 @@ Nothing of SQLite ever runs on the event loop's time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -75,18 +76,28 @@ class Database:
             return await self.write(step)
         return await asyncio.wrap_future(self._reader.submit(_guarded, step, connection))
 
-    def _connect(self) -> sqlite3.Connection:
+    async def check(self) -> None:
+        """Return when the file can be locked for writing. Raises ``StoreUnavailable``."""
+        await self.write(lambda connection: connection.execute("SELECT 1").fetchone())
+
+    def _connect(self, schema: str = "") -> sqlite3.Connection:
         if self._path != MEMORY:
-            Path(self._path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = Path(self._path)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # SQLite would let others read it; its side files take the mode from it
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(schema)
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _write_for_ever(self, opened: Future[None]) -> None:
         try:
-            connection = self._connect()
-            connection.executescript(self._schema)
+            connection = self._connect(self._schema)
         except (sqlite3.Error, OSError) as error:
             opened.set_exception(error)
             return
@@ -116,17 +127,11 @@ def _commit(connection: sqlite3.Connection, batch: list[_Job]) -> None:
     try:
         connection.execute("BEGIN IMMEDIATE")
         for step, future in batch:
-            connection.execute("SAVEPOINT step")
-            try:
-                answers.append((future, step(connection), None))
-            except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it with the answer
-                connection.execute("ROLLBACK TO step")
-                answers.append((future, None, _translated(error)))
-            connection.execute("RELEASE step")
+            answers.append((future, *_run(connection, step)))
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # the next batch will tell
+            connection.rollback()
         answers = [(future, None, _translated(error)) for _, future in batch]
     for future, result, failure in answers:
         if future.set_running_or_notify_cancel():
@@ -134,6 +139,20 @@ def _commit(connection: sqlite3.Connection, batch: list[_Job]) -> None:
                 future.set_result(result)
             else:
                 future.set_exception(failure)
+
+
+def _run(connection: sqlite3.Connection, step: Step[T]) -> tuple[T | None, Exception | None]:
+    """The step's answer or its failure, which undoes this step alone."""
+    connection.execute("SAVEPOINT step")
+    try:
+        answer, failure = step(connection), None
+    except Exception as error:
+        if not connection.in_transaction:  # on a full disk SQLite itself gives up the whole transaction
+            raise
+        connection.execute("ROLLBACK TO step")
+        answer, failure = None, _translated(error)
+    connection.execute("RELEASE step")
+    return answer, failure
 
 
 def _guarded(step: Step[T], connection: sqlite3.Connection) -> T:

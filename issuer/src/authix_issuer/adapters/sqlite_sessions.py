@@ -6,24 +6,35 @@ its last value is a row that the same transaction moves.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from authix.events import Revocation, SessionRevoked, UserRevoked, decode_event, encode_event, keep_until
+from authix.errors import SourceError
+from authix.events import SessionRevoked, UserRevoked, decode_event, encode_event, keep_until
 from authix_issuer.adapters.sqlite import Database
 from authix_issuer.errors import StoreUnavailable
-from authix_issuer.ports import Entry, NewSession, Presented, RefreshOutcome, Rotated, Scope, Tick
+from authix_issuer.ports import (
+    KEEP_EXPIRED_US,
+    Entry,
+    Logout,
+    NewSession,
+    Presented,
+    Reused,
+    Rotated,
+    Scope,
+    Watermark,
+)
 
-SCHEMA = f"""
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS clock (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1), last_us INTEGER NOT NULL, log_id TEXT NOT NULL
 );
-INSERT INTO clock VALUES (1, 0, '{secrets.token_hex(8)}') ON CONFLICT DO NOTHING;
+INSERT INTO clock VALUES (1, 0, lower(hex(randomblob(8)))) ON CONFLICT DO NOTHING;
 CREATE TABLE IF NOT EXISTS sessions (
     id TEXT PRIMARY KEY,
     subject TEXT NOT NULL,
@@ -36,14 +47,14 @@ CREATE TABLE IF NOT EXISTS sessions (
 CREATE INDEX IF NOT EXISTS sessions_of_subject ON sessions (subject);
 CREATE INDEX IF NOT EXISTS sessions_by_expiry ON sessions (expires_us);
 CREATE TABLE IF NOT EXISTS revocations (
-    n INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL, until INTEGER NOT NULL
+    since_us INTEGER PRIMARY KEY,
+    event BLOB NOT NULL,
+    until INTEGER NOT NULL,
+    published INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX IF NOT EXISTS revocations_unpublished ON revocations (since_us) WHERE published = 0;
 CREATE INDEX IF NOT EXISTS revocations_by_until ON revocations (until);
-"""  # noqa: S608 - a random hex word, made here
-
-
-KEEP_EXPIRED_US = 2 * 3600 * 1_000_000
-"""An expired session is kept beyond the longest access token it gave out, because a logout must still revoke that."""
+"""
 
 
 def wall_clock_us() -> int:
@@ -51,7 +62,7 @@ def wall_clock_us() -> int:
 
 
 class SqliteSessions:
-    """A ``SessionStore`` and its ``RevocationLog``. ``now_us`` is the wall clock in µs."""
+    """A ``SessionStore`` with its ``RevocationLog`` and ``Outbox``. ``now_us`` is the wall clock in µs."""
 
     def __init__(self, database: Database, now_us: Callable[[], int] = wall_clock_us) -> None:
         self._database = database
@@ -69,50 +80,79 @@ class SqliteSessions:
 
     async def refresh(
         self, presented: Presented, counter: int, *, grace_us: int, token_life: int
-    ) -> Rotated | RefreshOutcome:
-        def step(connection: sqlite3.Connection) -> Rotated | RefreshOutcome:
+    ) -> Rotated | Reused | None:
+        def step(connection: sqlite3.Connection) -> Rotated | Reused | None:
             at_us = self._tick(connection)
             row = self._find(connection, presented)
             if row is None or row[3] <= at_us:
-                return RefreshOutcome.UNKNOWN
+                return None
             roles, current, rotated_us, expires_us = row
             if counter == current:
                 current += 1
                 sql = "UPDATE sessions SET counter = ?, rotated_us = ? WHERE id = ?"
                 connection.execute(sql, (current, at_us, presented.session))
             elif counter != current - 1 or at_us - rotated_us > grace_us:
-                self._end(connection, presented, Scope.SESSION, at_us, token_life)
-                return RefreshOutcome.REUSED
+                return Reused(self._end(connection, presented, Scope.SESSION, at_us, token_life))
             return Rotated(at_us, current, msgspec.json.decode(roles, type=tuple[str, ...]), expires_us)
 
         return await self._database.write(step)
 
-    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> bool:
-        def step(connection: sqlite3.Connection) -> bool:
+    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> Logout | None:
+        def step(connection: sqlite3.Connection) -> Logout | None:
             at_us = self._tick(connection)
             if self._find(connection, presented) is None:
-                return False
-            self._end(connection, presented, scope, at_us, token_life)
-            return True
+                return None
+            return self._end(connection, presented, scope, at_us, token_life)
 
         return await self._database.write(step)
 
-    async def tick(self) -> Tick:
-        return Tick(await self._database.write(self._tick))
+    async def tick(self) -> Watermark:
+        at_us = await self._database.write(self._tick)
+        return Watermark(at_us, at_us)
+
+    async def watermark(self) -> Watermark:
+        def step(connection: sqlite3.Connection) -> Watermark:
+            at_us = self._tick(connection)
+            oldest = connection.execute("SELECT min(since_us) FROM revocations WHERE published = 0").fetchone()[0]
+            return Watermark(at_us, at_us if oldest is None else oldest - 1)
+
+        return await self._database.write(step)
+
+    async def unpublished(self, *, age: float, limit: int) -> list[Logout]:
+        def step(connection: sqlite3.Connection) -> list[Logout]:
+            sql = "SELECT event FROM revocations WHERE published = 0 AND since_us <= ? ORDER BY since_us LIMIT ?"
+            rows = connection.execute(sql, (self._tick(connection) - round(age * 1_000_000), limit))
+            return [_revocation(event) for (event,) in rows]
+
+        return await self._database.write(step)
+
+    async def published(self, revocations: Iterable[Logout]) -> None:
+        moments = [(revocation.since_us,) for revocation in revocations]
+        sql = "UPDATE revocations SET published = 1 WHERE since_us = ?"
+        await self._database.write(lambda connection: connection.executemany(sql, moments).rowcount)
+
+    async def lease(self, holder: str, seconds: float) -> bool:  # noqa: ARG002 - one process is all there is
+        return True
+
+    async def release(self, holder: str) -> None:
+        """Nothing to give back."""
+
+    async def follow(self, grown: Callable[[], None]) -> None:  # noqa: ARG002 - no other process appends
+        await asyncio.Event().wait()
 
     async def read(self, after: str | None, limit: int) -> list[Entry]:
         def step(connection: sqlite3.Connection) -> list[Entry]:
-            log_id = connection.execute("SELECT log_id FROM clock").fetchone()[0]
-            sql = "SELECT n, event FROM revocations WHERE n > ? ORDER BY n LIMIT ?"
-            rows = connection.execute(sql, (_position(after, log_id), limit))
-            return [Entry(f"{log_id}:{n}", _revocation(event)) for n, event in rows]
+            log_id, last_us = connection.execute("SELECT log_id, last_us FROM clock").fetchone()
+            sql = "SELECT since_us, event FROM revocations WHERE since_us > ? ORDER BY since_us LIMIT ?"
+            rows = connection.execute(sql, (_position(after, log_id, last_us), limit))
+            return [Entry(f"{log_id}:{since_us}", _revocation(event)) for since_us, event in rows]
 
         return await self._database.read(step)
 
     async def trim(self, limit: int) -> bool:
         def step(connection: sqlite3.Connection) -> bool:
             now_us = self._now_us()
-            dead = "DELETE FROM revocations WHERE n IN (SELECT n FROM revocations WHERE until < ? LIMIT ?)"
+            dead = "DELETE FROM revocations WHERE rowid IN (SELECT rowid FROM revocations WHERE until < ? LIMIT ?)"
             revocations = connection.execute(dead, (now_us // 1_000_000, limit)).rowcount
             dead = "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_us < ? LIMIT ?)"
             sessions = connection.execute(dead, (now_us - KEEP_EXPIRED_US, limit)).rowcount
@@ -121,7 +161,7 @@ class SqliteSessions:
         return await self._database.write(step)
 
     async def check(self) -> None:
-        await self._database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+        await self.tick()
 
     def _tick(self, connection: sqlite3.Connection) -> int:
         sql = "UPDATE clock SET last_us = max(?, last_us + 1) RETURNING last_us"
@@ -140,9 +180,9 @@ class SqliteSessions:
 
     def _end(
         self, connection: sqlite3.Connection, presented: Presented, scope: Scope, at_us: int, token_life: int
-    ) -> None:
+    ) -> Logout:
         until = keep_until(at_us, token_life=token_life)
-        revocation: Revocation
+        revocation: Logout
         if scope is Scope.SESSION:
             revocation = SessionRevoked(sub=presented.subject, sid=presented.session, since_us=at_us, until=until)
         else:
@@ -151,19 +191,27 @@ class SqliteSessions:
             connection.execute("DELETE FROM sessions WHERE subject = ?", (presented.subject,))
         else:
             connection.execute("DELETE FROM sessions WHERE id = ?", (presented.session,))
-        connection.execute("INSERT INTO revocations (event, until) VALUES (?, ?)", (encode_event(revocation), until))
+        sql = "INSERT INTO revocations (since_us, event, until) VALUES (?, ?, ?)"
+        connection.execute(sql, (at_us, encode_event(revocation), until))
+        return revocation
 
 
-def _position(cursor: str | None, log_id: str) -> int:
-    """The row that ``cursor`` names; 0, the beginning, for one that is not of this log."""
+def _position(cursor: str | None, log_id: str, last_us: int) -> int:
+    """The moment that ``cursor`` names; 0, the beginning, for one that is not of this log.
+
+    A moment and not a row's number, so that a cursor from before a backup was restored skips nothing after it.
+    """
     name, _, position = (cursor or "").partition(":")
     if name != log_id or not position.isascii() or not position.isdigit() or len(position) > 18:
         return 0
-    return int(position)
+    return int(position) if int(position) <= last_us else 0
 
 
-def _revocation(event: bytes) -> Revocation:
-    decoded = decode_event(event)
-    if not isinstance(decoded, Revocation):
+def _revocation(event: bytes) -> Logout:
+    try:
+        decoded = decode_event(event)
+    except SourceError as error:
+        raise StoreUnavailable(f"the revocation log holds {error.reason}") from None
+    if not isinstance(decoded, Logout):
         raise StoreUnavailable("the revocation log holds an entry of no known kind")
     return decoded

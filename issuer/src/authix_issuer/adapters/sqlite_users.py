@@ -62,7 +62,7 @@ class SqliteUsers:
         await self._database.write(lambda connection: connection.execute(sql, (new, user_id, old)).rowcount)
 
     async def check(self) -> None:
-        await self._database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+        await self._database.check()
 
 
 class SqliteKeys:
@@ -80,4 +80,4 @@ class SqliteKeys:
         await self._database.write(lambda connection: connection.execute(sql, key).rowcount)
 
     async def check(self) -> None:
-        await self._database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+        await self._database.check()

@@ -1,0 +1,224 @@
+"""Redis as an engine: few connections, shared by pipelining.
+
+Rule: commands that are asked for in the same moment travel together; every one has a deadline. A command may be sent a
+second time when its answer was lost, so all that pass here are repeatable. Nothing of Redis but this is retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from authix.errors import SettingsError
+from authix_issuer.errors import StoreUnavailable
+from authix_issuer.findings import Finding, Verdict, judge
+
+logger = logging.getLogger("authix.issuer.redis")
+
+DEADLINE = 4.0
+"""Seconds that a command may take in all."""
+CONNECT_TIMEOUT = 2.0
+_LANES = 2  # batches under way at once
+_MAX_BATCH = 256
+_MAX_WAITING = 20_000
+_WAKE_EVERY = 1.0
+_FAILURES = (RedisError, OSError, TimeoutError)
+
+Key = str | bytes
+Argument = str | bytes | int
+_Waiting = tuple[tuple[Argument, ...], "asyncio.Future[Any]"]
+
+
+class Script:
+    """A Lua script, called by its hash."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode("utf-8")).hexdigest()  # noqa: S324 - Redis names scripts so
+
+
+class RedisEngine:
+    """One Redis, or one Redis Cluster, found out at the start."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._waiting: list[_Waiting] = []
+        self._wake = asyncio.Event()
+        self._lanes: list[asyncio.Task[None]] = []
+        self._info: dict[str, Any] = {}
+        self._client: Redis | RedisCluster
+
+    async def __aenter__(self) -> Self:
+        """Raises ``SettingsError`` when Redis can't be reached or is too old."""
+        single = Redis.from_url(self._url, **_options())
+        try:
+            async with asyncio.timeout(DEADLINE):
+                info = await single.info()
+        except (*_FAILURES, ValueError) as error:
+            await single.aclose()
+            raise SettingsError(
+                f"AUTHIX_SESSIONS_URL names a Redis that does not answer ({type(error).__name__}): "
+                "start it, or mend the URL."
+            ) from None
+        self._info = info
+        if int(str(info["redis_version"]).partition(".")[0]) < 7:
+            await single.aclose()
+            raise SettingsError(f"AUTHIX_SESSIONS_URL names a Redis {info['redis_version']}: use version 7 or newer.")
+        self._client = single
+        if info.get("redis_mode") == "cluster":
+            await single.aclose()
+            self._client = RedisCluster.from_url(self._url, **_options())
+            await self._client.initialize()
+        self._lanes = [asyncio.create_task(self._carry()) for _ in range(_LANES)]
+        for finding in await self.examine():
+            if finding.verdict is not Verdict.OK:
+                logger.warning("%s: %s", finding.subject, finding.detail)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
+        self._answer_all(self._take_batch(len(self._waiting)), StoreUnavailable("the issuer is stopping"))
+        await self._client.aclose()
+
+    async def call(self, *command: Argument) -> Any:
+        """The answer to one command. Raises ``StoreUnavailable``."""
+        answer = await self._ask(command)
+        if isinstance(answer, Exception):
+            raise StoreUnavailable(f"Redis failed: {answer}") from answer
+        return answer
+
+    async def run(self, script: Script, keys: Sequence[Key], *arguments: Argument) -> Any:
+        """The answer of a script. Raises ``StoreUnavailable``."""
+        answer = await self._ask(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        if isinstance(answer, NoScriptError):  # a new or restarted server
+            answer = await self._ask(("EVAL", script.text, len(keys), *keys, *arguments))
+        if isinstance(answer, Exception):
+            raise StoreUnavailable(f"Redis failed: {answer}") from answer
+        return answer
+
+    async def time(self) -> float:
+        """Seconds since the epoch, by Redis' clock."""
+        seconds, micros = await self.call("TIME")
+        return float(seconds) + float(micros) / 1e6
+
+    async def examine(self) -> list[Finding]:
+        """Whether this Redis keeps what it acknowledged, as far as it tells."""
+        info = self._info
+        fsync = await self._config("appendfsync")
+        policy = str(info.get("maxmemory_policy", "unknown"))
+        return [
+            judge(
+                "sessions (Redis)",
+                good=True,
+                fine=f"version {info['redis_version']}, {info.get('redis_mode')}",
+                otherwise="",
+            ),
+            judge(
+                "sessions (Redis) append-only file",
+                bool(info.get("aof_enabled")),
+                "on",
+                "off, so a crash loses sessions and acknowledged logouts. Set `appendonly yes`.",
+            ),
+            judge(
+                "sessions (Redis) appendfsync",
+                fsync in {"always", ""},
+                fsync or "not told by this server; make sure that it is `always`",
+                f"{fsync}, so a power loss can lose the last second's logouts. Set `appendfsync always`.",
+                bad=Verdict.WARNING,
+            ),
+            judge(
+                "sessions (Redis) maxmemory-policy",
+                policy == "noeviction",
+                policy,
+                f"{policy}, so a full memory drops sessions and logouts in silence. Set `maxmemory-policy noeviction`.",
+            ),
+        ]
+
+    async def _config(self, name: str) -> str:
+        """A setting of the server; empty where it tells none (managed services)."""
+        try:
+            answer = await self.call("CONFIG", "GET", name)
+        except StoreUnavailable:
+            return ""
+        flat = answer if isinstance(answer, list) else [part for pair in answer.items() for part in pair]
+        return flat[1].decode("ascii") if len(flat) > 1 else ""
+
+    async def listen(self, channel: str, heard: Callable[[], None]) -> None:
+        """Call ``heard`` for each message on ``channel``, for ever; a lost connection is made again."""
+        while True:
+            with contextlib.suppress(*_FAILURES):
+                async with self._client.pubsub() as subscription:
+                    await subscription.subscribe(channel)
+                    heard()
+                    while True:
+                        if await subscription.get_message(ignore_subscribe_messages=True, timeout=_WAKE_EVERY):
+                            heard()
+            await asyncio.sleep(_WAKE_EVERY)
+
+    async def _ask(self, command: tuple[Argument, ...]) -> Any:
+        if len(self._waiting) >= _MAX_WAITING:
+            raise StoreUnavailable("too many commands wait for Redis")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, future))
+        self._wake.set()
+        try:
+            async with asyncio.timeout(DEADLINE):
+                return await future
+        except TimeoutError:
+            raise StoreUnavailable(f"Redis did not answer within {DEADLINE:.0f} s") from None
+
+    async def _carry(self) -> None:
+        """One lane: take what waits, send it as one pipeline, hand out the answers."""
+        while True:
+            await self._wake.wait()
+            batch = self._take_batch(_MAX_BATCH)
+            if not batch:
+                continue
+            pipeline = self._client.pipeline(transaction=False)
+            try:
+                for command, _ in batch:
+                    pipeline.execute_command(*command)
+                async with asyncio.timeout(DEADLINE):
+                    answers = await pipeline.execute(raise_on_error=False)
+            except _FAILURES as error:
+                self._answer_all(batch, StoreUnavailable(f"Redis does not answer ({type(error).__name__})"))
+                continue
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+
+    def _take_batch(self, limit: int) -> list[_Waiting]:
+        """What waits and is still wanted."""
+        taken, self._waiting = self._waiting[:limit], self._waiting[limit:]
+        if not self._waiting:
+            self._wake.clear()
+        return [waiting for waiting in taken if not waiting[1].done()]
+
+    @staticmethod
+    def _answer_all(batch: list[_Waiting], error: StoreUnavailable) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error)
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "socket_timeout": DEADLINE / 2,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "retry": Retry(ConstantBackoff(0.05), 1),
+        "protocol": 3,
+    }

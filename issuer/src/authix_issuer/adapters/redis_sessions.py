@@ -1,0 +1,197 @@
+"""Sessions, their clocks and the revocation log in Redis.
+
+Rule: a user's keys live on one of a fixed number of shards, and all keys of a shard carry its hash tag; so every step
+is one script on one node, of Redis or of Redis Cluster. Each shard has a clock of its own. A moment is the id of its
+entry in the log, so a position in the log is one moment a shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from authix.errors import TokenMalformed
+from authix.events import LOG_WINDOW, SessionRevoked, UserRevoked, keep_until
+from authix.tokens import base64url_decode, base64url_encode
+from authix_issuer.adapters.redis_pipeline import RedisEngine, Script
+from authix_issuer.ports import Entry, Logout, NewSession, Presented, Reused, Rotated, Scope, Watermark
+
+SHARDS = 16
+"""Never to be changed: it decides where a user's sessions are."""
+CHANNEL = "authix:appended"
+_POSITION = struct.Struct(f">{SHARDS}Q")
+_WINDOW_US = LOG_WINDOW * 1_000_000
+_LOG_ID = "authix:log-id"
+_LEASE_KEY = "authix:relay-lease"
+_LEASE = Script("""
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return false end
+return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+""")
+_RELEASE = Script("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end")
+
+
+class RedisSessions:
+    """A ``SessionStore`` with its ``RevocationLog`` and ``Outbox``."""
+
+    def __init__(self, engine: RedisEngine) -> None:
+        self._engine = engine
+        self._script = Script(files(__package__).joinpath("sessions.lua").read_text(encoding="utf-8"))
+        self._log_id = ""
+
+    async def open(self, session: NewSession) -> int:
+        roles = msgspec.json.encode(session.roles)
+        answer = await self._on_session(
+            "open", session.subject, session.id, session.secret_hash, roles, session.life_us
+        )
+        return int(answer)
+
+    async def refresh(
+        self, presented: Presented, counter: int, *, grace_us: int, token_life: int
+    ) -> Rotated | Reused | None:
+        keep = keep_until(0, token_life=token_life)
+        subject, session = presented.subject, presented.session
+        secret_hash = presented.secret_hash or b""
+        answer = await self._on_session("refresh", subject, session, secret_hash, counter, grace_us, keep)
+        match answer:
+            case [b"rotated", at_us, current, roles, expires_us]:
+                return Rotated(at_us, current, msgspec.json.decode(roles, type=tuple[str, ...]), expires_us)
+            case [b"reused", at_us]:
+                until = keep_until(at_us, token_life=token_life)
+                return Reused(SessionRevoked(sub=subject, sid=session, since_us=at_us, until=until))
+        return None
+
+    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> Logout | None:
+        keep = keep_until(0, token_life=token_life)
+        subject, session = presented.subject, presented.session
+        prefix = _key(shard_of(subject), "session:")
+        secret_hash = presented.secret_hash or b""
+        at_us = await self._on_session("close", subject, session, secret_hash, scope, keep, prefix)
+        if at_us is None:
+            return None
+        until = keep_until(at_us, token_life=token_life)
+        if scope is Scope.SESSION:
+            return SessionRevoked(sub=subject, sid=session, since_us=at_us, until=until)
+        return UserRevoked(sub=subject, since_us=at_us, until=until)
+
+    async def tick(self) -> Watermark:
+        answers = await self._on_every_shard("watermark")
+        complete = min(int(t) for t, _ in answers)
+        return Watermark(complete, complete)
+
+    async def watermark(self) -> Watermark:
+        lags, moments = [], []
+        for t, oldest in await self._on_every_shard("watermark"):
+            moments.append(t if oldest is None else oldest - 1)
+            lags.append(t - moments[-1])
+        # Clocks of two shards are never compared: the lag is the worst shard's, each measured on its own clock.
+        complete = min(moments)
+        return Watermark(complete + max(lags), complete)
+
+    async def read(self, after: str | None, limit: int) -> list[Entry]:
+        await self._know_log()
+        positions = self._positions(after)
+        pages = await asyncio.gather(
+            *(
+                self._engine.call("XRANGE", _key(shard, "log"), f"({position}-0", "+", "COUNT", limit)
+                for shard, position in enumerate(positions)
+            )
+        )
+        entries = []
+        for shard, page in enumerate(pages):
+            for revocation in map(_revocation, page):
+                positions[shard] = revocation.since_us
+                entries.append(Entry(self._cursor(positions), revocation))
+        return entries
+
+    async def trim(self, limit: int) -> bool:  # noqa: ARG002 - Redis forgets by its own means, entry by entry
+        await self._on_every_shard("watermark")
+        return False
+
+    async def unpublished(self, *, age: float, limit: int) -> list[Logout]:
+        pages = await self._on_every_shard("unpublished", round(age * 1_000_000), limit)
+        return [_revocation(entry) for page in pages for entry in page]
+
+    async def published(self, revocations: Iterable[Logout]) -> None:
+        by_shard: dict[int, list[int]] = {}
+        for revocation in revocations:
+            by_shard.setdefault(shard_of(revocation.sub), []).append(revocation.since_us)
+        await asyncio.gather(
+            *(self._engine.call("ZREM", _key(shard, "unpublished"), *moments) for shard, moments in by_shard.items())
+        )
+
+    async def lease(self, holder: str, seconds: float) -> bool:
+        return bool(await self._engine.run(_LEASE, [_LEASE_KEY], holder, round(seconds * 1000)))
+
+    async def release(self, holder: str) -> None:
+        await self._engine.run(_RELEASE, [_LEASE_KEY], holder)
+
+    async def follow(self, grown: Callable[[], None]) -> None:
+        await self._engine.listen(CHANNEL, grown)
+
+    async def check(self) -> None:
+        await asyncio.gather(*(self._engine.call("EXISTS", _key(shard, "clock")) for shard in range(SHARDS)))
+
+    async def _on_session(self, step: str, subject: str, session: str, *arguments: str | bytes | int) -> Any:
+        shard = shard_of(subject)
+        names = ("clock", "log", "unpublished", f"subject:{subject}", f"session:{session}")
+        keys = [_key(shard, name) for name in names]
+        return await self._engine.run(self._script, keys, step, _WINDOW_US, subject, session, *arguments)
+
+    async def _on_every_shard(self, step: str, *arguments: int) -> list[Any]:
+        return await asyncio.gather(
+            *(
+                self._engine.run(
+                    self._script,
+                    [_key(shard, name) for name in ("clock", "log", "unpublished")],
+                    step,
+                    _WINDOW_US,
+                    *arguments,
+                )
+                for shard in range(SHARDS)
+            )
+        )
+
+    async def _know_log(self) -> None:
+        if not self._log_id:
+            await self._engine.call("SET", _LOG_ID, secrets.token_hex(8), "NX")
+            self._log_id = (await self._engine.call("GET", _LOG_ID)).decode("ascii")
+
+    def _cursor(self, positions: list[int]) -> str:
+        return f"{self._log_id}:{base64url_encode(_POSITION.pack(*positions))}"
+
+    def _positions(self, cursor: str | None) -> list[int]:
+        """The last moment read of each shard; zeros, the beginning, for a cursor that is not of this log."""
+        name, _, packed = (cursor or "").partition(":")
+        try:
+            positions = base64url_decode(packed)
+        except TokenMalformed:
+            positions = b""
+        if name != self._log_id or len(positions) != _POSITION.size:
+            return [0] * SHARDS
+        return list(_POSITION.unpack(positions))
+
+
+def shard_of(subject: str) -> int:
+    return zlib.crc32(subject.encode("utf-8")) % SHARDS
+
+
+def _key(shard: int, name: str) -> str:
+    return f"{{authix:{shard}}}:{name}"
+
+
+def _revocation(entry: Any) -> Logout:
+    moment, flat = entry
+    fields = dict(zip(flat[::2], flat[1::2], strict=True)) if isinstance(flat, list) else flat
+    since_us, until = int(moment.partition(b"-")[0]), int(fields[b"until"])
+    subject = fields[b"sub"].decode("ascii")
+    if fields[b"kind"] == b"session":
+        return SessionRevoked(sub=subject, sid=fields[b"sid"].decode("ascii"), since_us=since_us, until=until)
+    return UserRevoked(sub=subject, since_us=since_us, until=until)

@@ -1,0 +1,136 @@
+-- One atomic step on one shard: its clock, the sessions of its subjects, its revocation log.
+--
+-- Every key carries the shard's hash tag. KEYS: 1 clock, 2 log (stream, ids are moments), 3 unpublished (sorted set of
+-- moments), 4 the subject's sessions (sorted set, by expiry), 5 the session (hash). ARGV[1] names the step.
+
+local WINDOW_US = tonumber(ARGV[2]) -- how long the log keeps an entry
+local KEEP_EXPIRED_US = 7200 * 1000000 -- see ports.KEEP_EXPIRED_US
+local CHANNEL = 'authix:appended'
+
+local function text(number)
+    return string.format('%.0f', number)
+end
+
+-- The shard's strictly increasing clock.
+local function tick()
+    local now = redis.call('TIME')
+    local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+    local t = math.max(now[1] * 1000000 + now[2], last + 1)
+    redis.call('SET', KEYS[1], text(t))
+    return t
+end
+
+local function forget_dead(t)
+    redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '(' .. text(t - WINDOW_US))
+    redis.call('XTRIM', KEYS[2], 'MINID', text(t - WINDOW_US))
+end
+
+-- Append a revocation of the moment t, and tell whoever listens that the log has grown.
+local function revoke(t, kind, subject, session, keep_s)
+    local last_second = text(math.ceil(t / 1000000) + keep_s)
+    redis.call('XADD', KEYS[2], text(t) .. '-0', 'kind', kind, 'sub', subject, 'sid', session, 'until', last_second)
+    redis.call('ZADD', KEYS[3], text(t), text(t))
+    forget_dead(t)
+    redis.call('PEXPIRE', KEYS[2], WINDOW_US / 1000)
+    redis.call('PEXPIRE', KEYS[3], WINDOW_US / 1000)
+    redis.call('PUBLISH', CHANNEL, '')
+end
+
+local function end_session(session)
+    redis.call('DEL', KEYS[5])
+    redis.call('ZREM', KEYS[4], session)
+end
+
+-- The session that is presented, or nil once it has ended. An empty secret hash presents it by an access token.
+local function find(subject, secret_hash)
+    local session = redis.call('HMGET', KEYS[5], 'subject', 'secret_hash', 'roles', 'counter', 'rotated_us', 'expires_us')
+    if session[1] ~= subject then
+        return nil
+    end
+    if secret_hash ~= '' and session[2] ~= secret_hash then
+        return nil
+    end
+    return {
+        roles = session[3],
+        counter = tonumber(session[4]),
+        rotated_us = tonumber(session[5]),
+        expires_us = tonumber(session[6]),
+    }
+end
+
+local steps = {}
+
+function steps.open(subject, session, secret_hash, roles, life_us)
+    local t = tick()
+    local expires_us = t + tonumber(life_us)
+    local gone_ms = text(math.floor((expires_us + KEEP_EXPIRED_US) / 1000))
+    redis.call('HSET', KEYS[5], 'subject', subject, 'secret_hash', secret_hash, 'roles', roles,
+        'counter', 0, 'rotated_us', 0, 'expires_us', text(expires_us))
+    redis.call('PEXPIREAT', KEYS[5], gone_ms)
+    redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', text(t - KEEP_EXPIRED_US))
+    redis.call('ZADD', KEYS[4], text(expires_us), session)
+    if redis.call('PEXPIRETIME', KEYS[4]) < tonumber(gone_ms) then
+        redis.call('PEXPIREAT', KEYS[4], gone_ms)
+    end
+    return t
+end
+
+function steps.refresh(subject, session, secret_hash, counter, grace_us, keep_s)
+    local t = tick()
+    local found = find(subject, secret_hash)
+    if found == nil or found.expires_us <= t then
+        return { 'unknown' }
+    end
+    counter = tonumber(counter)
+    if counter == found.counter then
+        found.counter = counter + 1
+        redis.call('HSET', KEYS[5], 'counter', text(found.counter), 'rotated_us', text(t))
+    elseif counter ~= found.counter - 1 or t - found.rotated_us > tonumber(grace_us) then
+        end_session(session)
+        revoke(t, 'session', subject, session, tonumber(keep_s))
+        return { 'reused', t }
+    end
+    return { 'rotated', t, found.counter, found.roles, found.expires_us }
+end
+
+function steps.close(subject, session, secret_hash, scope, keep_s, session_prefix)
+    local t = tick()
+    if find(subject, secret_hash) == nil then
+        return false
+    end
+    end_session(session)
+    if scope == 'all' then
+        for _, other in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+            redis.call('DEL', session_prefix .. other)
+        end
+        redis.call('DEL', KEYS[4])
+    end
+    revoke(t, scope == 'session' and 'session' or 'user', subject, session, tonumber(keep_s))
+    return t
+end
+
+-- A moment of the clock, taken before the look at what is not yet published.
+function steps.watermark()
+    local t = tick()
+    forget_dead(t)
+    local oldest = redis.call('ZRANGE', KEYS[3], 0, 0)
+    return { t, oldest[1] and tonumber(oldest[1]) or false }
+end
+
+-- Entries that nobody has published within the last age_us.
+function steps.unpublished(age_us, limit)
+    local t = tick()
+    local moments = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', text(t - tonumber(age_us)), 'LIMIT', 0, limit)
+    local entries = {}
+    for _, moment in ipairs(moments) do
+        local found = redis.call('XRANGE', KEYS[2], moment .. '-0', moment .. '-0')
+        if found[1] then
+            table.insert(entries, found[1])
+        else
+            redis.call('ZREM', KEYS[3], moment)
+        end
+    end
+    return entries
+end
+
+return steps[ARGV[1]](unpack(ARGV, 3))

@@ -1,0 +1,116 @@
+"""The relay: from the revocation log to the logout topic.
+
+Rule: whoever writes a revocation publishes it at once and then marks it as published; whatever is left unmarked for a
+second is published by the one worker that holds the lease, so a worker may die anywhere and nothing is lost (twice does
+no harm). The same worker sends the heartbeats: it takes the watermark first and sends it after, and gives the lease
+away when the topic refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from types import TracebackType
+from typing import Self
+
+from authix.events import Heartbeat
+from authix_issuer.errors import IssuerError, StoreUnavailable
+from authix_issuer.ports import Logout, Outbox, Topic
+
+logger = logging.getLogger("authix.issuer.relay")
+
+EVERY = 1.0
+"""Seconds between two heartbeats, and the age from which an entry is taken over."""
+LEASE = 4.0
+"""Seconds after which another worker steps in for one that holds the lease and is gone."""
+STEP_BACK = 5.0
+"""Seconds for which a worker whose publishing failed leaves the lease to others."""
+PAGE = 500
+_MAX_FRESH = 10_000  # beyond this, revocations wait in the outbox alone
+
+
+class Relay:
+    """Publishes what this process writes, and what others left behind."""
+
+    def __init__(self, outbox: Outbox, topic: Topic) -> None:
+        self._outbox = outbox
+        self._topic = topic
+        self._holder = secrets.token_hex(8)
+        self._fresh: list[Logout] = []
+        self._wake = asyncio.Event()
+        self.problem: str | None = None
+        """Why publishing does not work now."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._publish_fresh()), asyncio.create_task(self._lead())]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(IssuerError, TimeoutError):
+            async with asyncio.timeout(LEASE):
+                await self._publish(self._take_fresh())
+                await self._outbox.release(self._holder)
+
+    def publish(self, revocation: Logout) -> None:
+        """Publish a revocation that this process has just written; it is in the outbox already."""
+        if len(self._fresh) < _MAX_FRESH:
+            self._fresh.append(revocation)
+            self._wake.set()
+
+    async def _publish_fresh(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._publish(self._take_fresh())
+            except IssuerError as error:
+                self._report(error)
+
+    async def _lead(self) -> None:
+        while True:
+            try:
+                if await self._outbox.lease(self._holder, LEASE):
+                    async with asyncio.timeout(LEASE):
+                        await self._take_over()
+                        await self._send_heartbeat()
+                    self._report(None)
+            except (IssuerError, TimeoutError) as error:
+                self._report(error)
+                with contextlib.suppress(StoreUnavailable):
+                    await self._outbox.release(self._holder)
+                await asyncio.sleep(STEP_BACK)
+            await asyncio.sleep(EVERY)
+
+    async def _take_over(self) -> None:
+        while left := await self._outbox.unpublished(age=EVERY, limit=PAGE):
+            await self._publish(left)
+
+    async def _send_heartbeat(self) -> None:
+        watermark = await self._outbox.watermark()
+        await self._topic.announce(Heartbeat(at_us=watermark.at_us, complete_until_us=watermark.complete_until_us))
+
+    async def _publish(self, revocations: list[Logout]) -> None:
+        if revocations:
+            await self._topic.publish(revocations)
+            await self._outbox.published(revocations)
+
+    def _take_fresh(self) -> list[Logout]:
+        taken, self._fresh = self._fresh, []
+        return taken
+
+    def _report(self, error: Exception | None) -> None:
+        """Say it once when publishing begins to fail, and once when it works again."""
+        problem = None if error is None else str(error) or type(error).__name__
+        if problem and not self.problem:
+            logger.warning("logouts can't be published now (%s); they are kept and published later", problem)
+        elif self.problem and not problem:
+            logger.info("logouts are published again")
+        self.problem = problem
