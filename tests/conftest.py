@@ -10,6 +10,8 @@ import pytest
 
 from tests.programs import IssuerProgram, Program, SidecarProgram
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 StartIssuer = Callable[..., IssuerProgram]
 StartSidecar = Callable[..., SidecarProgram]
 

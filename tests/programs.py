@@ -6,6 +6,7 @@ Rule: a test starts what a user starts, with settings from the environment, and 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,23 +17,49 @@ from pathlib import Path
 from typing import Self
 
 import httpx
+import pytest
 
 PASSWORD = "correct horse battery staple"
 DEADLINE = 20.0
 """Seconds that anything expected may take on a busy machine."""
 
 
+HOST = "127.0.0.1"
+_given: set[int] = set()
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` free ports in a row, which stay free while their program is down.
+
+    One that the kernel gives out (32768 and up, on Linux) it also gives to any connection that goes out, and then the
+    program can't come back.
+    """
+    for first in random.sample(range(20_000, 32_768 - count), 1000):
+        ports = range(first, first + count)
+        if _given.isdisjoint(ports) and all(map(is_free, ports)):
+            _given.update(ports)
+            return first
+    raise OSError("there is no free port")
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    return free_ports(1)
 
 
-def eventually(condition: Callable[[], bool], what: str, within: float = DEADLINE) -> None:
+def is_free(port: int) -> bool:
+    try:
+        with socket.create_server((HOST, port)):
+            return True
+    except OSError:
+        return False
+
+
+def eventually(condition: Callable[[], bool], what: str | Callable[[], str], within: float = DEADLINE) -> None:
     """Wait until ``condition`` holds; fail with ``what`` when it does not in time."""
     end = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < end, f"not within {within} s: {what}"
+        if time.monotonic() > end:
+            pytest.fail(f"not within {within} s: {what if isinstance(what, str) else what()}")
         time.sleep(0.01)  # between two looks at another process
 
 
@@ -65,7 +92,7 @@ class Program:
             except httpx.TransportError:
                 return False
 
-        eventually(answers, f"{url} answers {status}; the log says:\n{self.output()}", within)
+        eventually(answers, lambda: f"{url} answers {status}; the log says:\n{self.output()}", within)
         return self
 
     def output(self) -> str:
