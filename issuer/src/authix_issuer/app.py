@@ -5,6 +5,7 @@ Rule: nothing connects before the worker starts, and the feed's streams end befo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from contextlib import AsyncExitStack
@@ -36,7 +37,7 @@ _DOCS = b"""<!doctype html>
 <body><div id="api"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script>
 </body></html>
 """
-_DOCS_START = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#api", deepLinking: true});\n'
+_DOCS_START = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#api", deepLinking: true, validatorUrl: null});\n'
 _DOCS_POLICY = (
     "default-src 'none'; img-src data:; script-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'"
 )
@@ -60,6 +61,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
     app.exception(AuthixError)(routes.refuse_token)
     app.exception(SanicException)(routes.refuse_request)
     app.exception(Exception)(_fail)
+    app.error_handler.add(asyncio.CancelledError, _gone)
     _serve_documents(app, settings)
 
     @app.before_server_start
@@ -69,6 +71,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
 
     @app.before_server_stop
     async def end_streams(app: Sanic[Any, Any]) -> None:
+        app.config.KEEP_ALIVE = False
         app.ctx.issuer.feed.end()
 
     @app.after_server_stop
@@ -80,6 +83,8 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
         request.ctx.began = time.perf_counter()
 
     async def report(request: Request, response: BaseHTTPResponse) -> None:
+        if not app.config.KEEP_ALIVE:
+            routes.last_on_its_connection(request)
         route = request.route.path if request.route else "-"
         spent = (time.perf_counter() - getattr(request.ctx, "began", time.perf_counter())) * 1000
         logger.info("%s /%s %d %.1f ms", request.method, route, response.status, spent)
@@ -93,20 +98,24 @@ def _serve_documents(app: Sanic[Any, Any], settings: IssuerSettings) -> None:
     cookie = RefreshCookie(settings.cookie_profile).name
     api = msgspec.json.encode(openapi.document(version=version("authix-issuer"), issuer=settings.issuer, cookie=cookie))
 
-    @app.get("/openapi.json")
     async def openapi_json(_: Request) -> HTTPResponse:
         return HTTPResponse(api, 200, None, "application/json")
 
-    @app.get("/docs")
     async def docs(_: Request) -> HTTPResponse:
         return HTTPResponse(_DOCS, 200, {"Content-Security-Policy": _DOCS_POLICY}, "text/html; charset=utf-8")
 
-    @app.get("/docs/start.js")
     async def docs_start(_: Request) -> HTTPResponse:
         return HTTPResponse(_DOCS_START, 200, None, "text/javascript")
 
+    for path, read in (("/openapi.json", openapi_json), ("/docs", docs), ("/docs/start.js", docs_start)):
+        app.add_route(read, path, methods=routes.READ)
     for name in ("swagger-ui.css", "swagger-ui-bundle.js"):
         app.static(f"/docs/{name}", Path(swagger_ui_path) / name, name=name.replace(".", "_"))
+
+
+async def _gone(_: Request, __: asyncio.CancelledError) -> HTTPResponse:
+    """The client went away before its answer; only the log sees this, and can tell it from a failure."""
+    return HTTPResponse(status=499)
 
 
 async def _fail(_: Request, error: Exception) -> HTTPResponse:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -17,14 +16,15 @@ from importlib.metadata import version
 from typing import Any
 
 from sanic import Sanic
-from sanic.worker.loader import AppLoader
 
 from authix.errors import SettingsError
 from authix.settings import add_flags, from_flags
+from authix_issuer import logs
 from authix_issuer.app import build_app
 from authix_issuer.doctor import report
 from authix_issuer.settings import IssuerSettings
 from authix_issuer.wiring import open_issuer
+from authix_issuer.workers import Workers, end_with_parent
 
 logger = logging.getLogger("authix.issuer")
 
@@ -43,30 +43,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = from_flags(IssuerSettings, options)
         if options.command == "doctor":
             return report(settings)
-        serve(settings)
+        return serve(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the answer of a command line
         return 2
-    return 0
 
 
-def serve(settings: IssuerSettings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ``SettingsError``."""
+def serve(settings: IssuerSettings) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code. Raises ``SettingsError``."""
     listener = _listen(settings.host, settings.port)
-    loader = AppLoader(factory=partial(build_app, settings))
-    app = loader.load()
-
-    @app.main_process_ready
-    @app.after_server_start
-    async def tell(_: Sanic[Any, Any], **__: Any) -> None:
-        logger.info("issuer %s listens on http://%s:%d", settings.issuer, *listener.getsockname()[:2])
-
     if settings.workers == 1:
-        app.run(sock=listener, single_process=True)
-        return
+        serve_on(settings, listener)
+        return 0
+    logs.set_up(settings.log)
     asyncio.run(_try_out(settings))
-    app.prepare(sock=listener, workers=settings.workers)
-    Sanic.serve(primary=app, app_loader=loader)
+    _tell(settings, listener)
+    return Workers(partial(serve_on, settings), listener, settings.workers).run()
+
+
+def serve_on(settings: IssuerSettings, listener: socket.socket) -> None:
+    """Serve on a socket that listens, in this process alone."""
+    app = build_app(settings)
+
+    @app.after_server_start
+    async def begin(_: Sanic[Any, Any]) -> None:
+        if settings.workers == 1:
+            _tell(settings, listener)
+        end_with_parent()
+
+    app.run(sock=listener, single_process=True)
+
+
+def _tell(settings: IssuerSettings, listener: socket.socket) -> None:
+    logger.info("issuer %s listens on http://%s:%d", settings.issuer, *listener.getsockname()[:2])
 
 
 async def _try_out(settings: IssuerSettings) -> None:
@@ -81,6 +90,5 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         raise SettingsError(
-            f"AUTHIX_HOST={host} AUTHIX_PORT={port} can't be listened on ({os.strerror(error.errno or 0)}): "
-            "choose another."
+            f"AUTHIX_HOST={host} AUTHIX_PORT={port} can't be listened on ({error.strerror}): choose another."
         ) from None

@@ -111,7 +111,7 @@ async def _sessions(settings: IssuerSettings) -> list[Finding]:
                 "verifiers' clocks: past their leeway good tokens are refused. Run a time service (NTP) on every host.",
                 bad=Verdict.WARNING,
             )
-            return [*await engine.examine(), clock]
+            return [*engine.examine(), clock]
     except SettingsError as error:
         return [Finding("sessions (Redis)", Verdict.WRONG, str(error))]
 

@@ -76,7 +76,8 @@ def _logout(method: str) -> dict[str, Any]:
 
 
 def _probe(name: str, summary: str) -> dict[str, Any]:
-    return {"operationId": name, "summary": summary, "responses": {"200": {"description": "Yes."}}}
+    answer = {"description": "Yes.", "content": _content(JSON_TYPE, _object({"status": TEXT}))}
+    return {"operationId": name, "summary": summary, "responses": {"200": answer}}
 
 
 def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:

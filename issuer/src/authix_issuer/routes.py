@@ -7,6 +7,7 @@ below and is a problem+json document with a stable code.
 from __future__ import annotations
 
 import hmac
+import logging
 import time
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -14,9 +15,10 @@ from typing import Any, TypeVar
 import msgspec
 from sanic import Blueprint, HTTPResponse, Request
 from sanic.exceptions import SanicException
+from sanic.http import Http
 
-from authix.bearer import PROBLEM_JSON, bearer_token, problem
-from authix.errors import AuthixError, TokenMalformed
+from authix.bearer import PROBLEM_JSON, bearer_token, problem, refusal
+from authix.errors import AuthixError, TokenError, TokenMalformed
 from authix.sse import CONTENT_TYPE as EVENT_STREAM
 from authix.tokens import json_object
 from authix_issuer import errors
@@ -27,6 +29,8 @@ from authix_issuer.sessions import Tokens
 from authix_issuer.wiring import Issuer
 
 S = TypeVar("S", bound=msgspec.Struct)
+
+logger = logging.getLogger("authix.issuer")
 
 STATUS: dict[type[errors.IssuerError], int] = {
     errors.BodyMalformed: 400,
@@ -46,6 +50,7 @@ CODES = {400: "request_malformed", 404: "not_found", 405: "method_not_allowed", 
 KEYS_MAX_AGE = 300
 """Seconds that a verifier may keep the key set before it asks again."""
 NO_STORE = {"Cache-Control": "no-store"}
+READ = ["GET", "HEAD"]
 
 routes = Blueprint("authix_issuer")
 
@@ -86,24 +91,29 @@ async def access_token(request: Request) -> HTTPResponse:
 
 
 async def logout(request: Request) -> HTTPResponse:
+    """Ends every session that is shown, by the cookie and by an access token; one of them must be good."""
     scope, cookie, issuer = read_scope(request), cookie_of(request), issuer_of(request)
+    refused: errors.IssuerError | None = None
     try:
         await issuer.sessions.close(cookie.read(request), scope)
-    except (errors.RefreshTokenMissing, errors.RefreshTokenInvalid):
-        if "authorization" not in request.headers:
-            raise
-        token = bearer_token(request.headers.getall("authorization"))
-        claims = issuer.verifier.verify(token, now=time.time(), monotonic=0)
-        await issuer.sessions.close_of(claims, scope)
+    except (errors.RefreshTokenMissing, errors.RefreshTokenInvalid) as error:
+        refused = error
+    if "authorization" in request.headers:
+        try:
+            token = bearer_token(request.headers.getall("authorization"))
+            claims = issuer.verifier.verify(token, now=time.time(), monotonic=0)
+        except TokenError:
+            if refused is not None:
+                raise
+        else:
+            await issuer.sessions.close_of(claims, scope)
+    elif refused is not None:
+        raise refused
     answer = HTTPResponse(status=204, headers=NO_STORE)
     cookie.clear(answer)
     return answer
 
 
-routes.add_route(logout, "/logout", methods=["POST", "DELETE"])
-
-
-@routes.get("/public_key")
 async def public_key(request: Request) -> HTTPResponse:
     keys = issuer_of(request).keys
     chosen = request.accept.match("application/x-pem-file", "application/jwk-set+json", "application/json")
@@ -113,7 +123,6 @@ async def public_key(request: Request) -> HTTPResponse:
     return answer
 
 
-@routes.get("/.well-known/jwks.json")
 async def jwks(request: Request) -> HTTPResponse:
     return document_answer(request, issuer_of(request).keys.jwks)
 
@@ -124,6 +133,7 @@ async def revocations(request: Request) -> HTTPResponse | None:
     feed = issuer_of(request).feed
     if EVENT_STREAM not in request.headers.get("accept", ""):
         return HTTPResponse(msgspec.json.encode(await feed.snapshot()), 200, NO_STORE, "application/json")
+    last_on_its_connection(request)
     headers = NO_STORE | {"X-Accel-Buffering": "no"}
     response = await request.respond(content_type=EVENT_STREAM, headers=headers)
     async with aclosing(feed.follow(request.headers.get("last-event-id"))) as chunks:
@@ -132,24 +142,33 @@ async def revocations(request: Request) -> HTTPResponse | None:
     return None
 
 
-@routes.get("/livez")
 async def livez(_: Request) -> HTTPResponse:
     return json_answer({"status": "alive"}, 200)
 
 
-@routes.get("/readyz")
 async def readyz(request: Request) -> HTTPResponse:
     issuer, failures = issuer_of(request), {}
     for name, store in (("users", issuer.users), ("sessions", issuer.store)):
         try:
             await store.check()
         except errors.StoreUnavailable as error:
-            failures[name] = error.reason
+            logger.error("store %s does not answer: %s", name, error.reason)  # noqa: TRY400 - the reason is enough
+            failures[name] = error.code
     if failures:
         return problem_answer(503, "not_ready", "a store does not answer", engines=failures)
     # Without the topic logins and logouts go on, and what is to be published is kept: no reason to take no requests.
     degraded = {"topic": issuer.relay.problem} if issuer.relay and issuer.relay.problem else {}
     return json_answer({"status": "ready", "degraded": degraded}, 200)
+
+
+routes.add_route(logout, "/logout", methods=["POST", "DELETE"])
+for path, read in (
+    ("/public_key", public_key),
+    ("/.well-known/jwks.json", jwks),
+    ("/livez", livez),
+    ("/readyz", readyz),
+):
+    routes.add_route(read, path, methods=READ)
 
 
 def read_body(request: Request, kind: type[S]) -> S:
@@ -194,6 +213,12 @@ def check_feed_token(request: Request) -> None:
         raise errors.FeedForbidden("behind a proxy the revocation feed needs AUTHIX_FEED_TOKEN")
 
 
+def last_on_its_connection(request: Request) -> None:
+    """Have the connection closed after the answer: one that stays open holds up the end of the program."""
+    if isinstance(request.stream, Http):
+        request.stream.keep_alive = False
+
+
 def json_answer(body: dict[str, Any], status: int) -> HTTPResponse:
     return HTTPResponse(msgspec.json.encode(body), status, NO_STORE, "application/json")
 
@@ -225,18 +250,24 @@ def problem_answer(status: int, code: str, detail: str, **more: object) -> HTTPR
 
 async def refuse(request: Request, error: errors.IssuerError) -> HTTPResponse:
     more = {"reasons": error.reasons} if isinstance(error, errors.InputInvalid) else {}
-    answer = problem_answer(STATUS[type(error)], error.code, error.reason, **more)
+    reason = error.reason
+    if isinstance(error, errors.StoreUnavailable):
+        logger.error("a store does not answer: %s", reason)
+        reason = "a store does not answer; try again in a moment"  # what ails it is not the client's business
+    answer = problem_answer(STATUS[type(error)], error.code, reason, **more)
     if isinstance(error, errors.RefreshTokenInvalid | errors.RefreshTokenReused):
         cookie_of(request).clear(answer)
     return answer
 
 
 async def refuse_token(_: Request, error: AuthixError) -> HTTPResponse:
-    return problem_answer(error.status, error.code, error.reason)
+    status, headers, body = refusal(error)
+    return HTTPResponse(body, status, dict(headers))
 
 
 async def refuse_request(_: Request, error: SanicException) -> HTTPResponse:
     """What Sanic refuses by itself: an unknown path or method, a body too large, a request it can't read."""
-    answer = problem_answer(error.status_code, CODES.get(error.status_code, "request_refused"), str(error))
+    detail = str(error).encode("utf-8", "backslashreplace").decode("utf-8")  # it may quote bytes that are no text
+    answer = problem_answer(error.status_code, CODES.get(error.status_code, "request_refused"), detail)
     answer.headers.update(error.headers)
     return answer

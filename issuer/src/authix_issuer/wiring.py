@@ -116,7 +116,7 @@ def _own_verifier(settings: IssuerSettings, keys: SigningKeys) -> Verifier:
     verifier = Verifier(
         issuer=settings.issuer,
         audience=settings.audience,
-        algorithms=frozenset({settings.algorithm}),
+        algorithms=frozenset(key.algorithm for key in keys.published),
         when_stale=WhenStale.ACCEPT,
     )
     verifier.use_keys(keys.published)

@@ -133,6 +133,10 @@ class KafkaTopic:
                 answer = await call
         except _FAILURES as error:
             self._failed = True
+            if isinstance(error, KafkaError) and self._producer is not None:
+                # once a batch was rejected, an idempotent producer never gets another one through
+                producer, self._producer = self._producer, None
+                await _stop(producer)
             raise TopicUnavailable(f"Kafka does not confirm ({type(error).__name__})") from error
         self._failed = False
         return answer
@@ -234,8 +238,7 @@ async def _stop(producer: AIOKafkaProducer) -> None:
     try:
         async with asyncio.timeout(_STOP_WITHIN):
             await producer.stop()
-    except TimeoutError:
+    except (TimeoutError, KafkaError):
         # stop() waits for brokers that are away, and has no limit; what they did not confirm is still in the outbox
         await producer._sender.close()  # noqa: SLF001 - see above
-        producer._message_accumulator.fail_all(TimeoutError())  # noqa: SLF001 - see above
         await producer.client.close()

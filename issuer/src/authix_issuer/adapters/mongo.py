@@ -46,6 +46,11 @@ async def open_mongo(url: str) -> AsyncIterator[Documents]:
         try:
             await database.users.create_index("email_key", unique=True, name="one_account_an_email")
             await database.signing_keys.create_index("slot", unique=True, name="one_key_a_slot")
+            if not (await database.users.index_information())["one_account_an_email"].get("unique"):
+                raise SettingsError(
+                    "AUTHIX_USERS_URL names a MongoDB whose index one_account_an_email is not unique: drop it, and the "
+                    "next start makes it right."
+                )
         except PyMongoError as error:
             raise SettingsError(
                 f"AUTHIX_USERS_URL names a MongoDB that can't be used ({_brief(error)}): start it, mend the URL, or "
@@ -96,7 +101,8 @@ class MongoUsers:
             try:
                 await self._users.insert_one(document)
             except DuplicateKeyError:
-                return False
+                # a repeat whose first answer was lost finds itself
+                return await self._users.find_one({"_id": user.id, "email_key": user.email_key}) is not None
         return True
 
     async def by_email_key(self, email_key: str) -> User | None:

@@ -1,7 +1,8 @@
 """Redis as an engine: few connections, shared by pipelining.
 
-Rule: commands that are asked for in the same moment travel together; every one has a deadline. A command may be sent a
-second time when its answer was lost, so all that pass here are repeatable. Nothing of Redis but this is retried.
+Rule: commands that are asked for in the same moment travel together, one pipeline a node, so that a node that is away
+hurts no other's. Every command has a deadline. One whose answer was lost is sent a second time, so all that pass here
+are repeatable; the client itself repeats nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any, Self
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from authix.errors import SettingsError
 from authix_issuer.errors import StoreUnavailable
@@ -47,6 +48,9 @@ class Script:
         self.sha = hashlib.sha1(text.encode("utf-8")).hexdigest()  # noqa: S324 - Redis names scripts so
 
 
+_TIME = Script("return redis.call('TIME')")
+
+
 class RedisEngine:
     """One Redis, or one Redis Cluster, found out at the start."""
 
@@ -56,6 +60,7 @@ class RedisEngine:
         self._wake = asyncio.Event()
         self._lanes: list[asyncio.Task[None]] = []
         self._info: dict[str, Any] = {}
+        self._fsync = ""
         self._client: Redis | RedisCluster
 
     async def __aenter__(self) -> Self:
@@ -64,6 +69,8 @@ class RedisEngine:
         try:
             async with asyncio.timeout(DEADLINE):
                 info = await single.info()
+                with contextlib.suppress(ResponseError):  # managed services tell no settings
+                    self._fsync = str((await single.config_get("appendfsync")).get("appendfsync", ""))
         except (*_FAILURES, ValueError) as error:
             await single.aclose()
             raise SettingsError(
@@ -80,7 +87,7 @@ class RedisEngine:
             self._client = RedisCluster.from_url(self._url, **_options())
             await self._client.initialize()
         self._lanes = [asyncio.create_task(self._carry()) for _ in range(_LANES)]
-        for finding in await self.examine():
+        for finding in self.examine():
             if finding.verdict is not Verdict.OK:
                 logger.warning("%s: %s", finding.subject, finding.detail)
         return self
@@ -112,13 +119,13 @@ class RedisEngine:
 
     async def time(self) -> float:
         """Seconds since the epoch, by Redis' clock."""
-        seconds, micros = await self.call("TIME")
+        seconds, micros = await self.run(_TIME, ["authix:clock"])
         return float(seconds) + float(micros) / 1e6
 
-    async def examine(self) -> list[Finding]:
+    def examine(self) -> list[Finding]:
         """Whether this Redis keeps what it acknowledged, as far as it tells."""
         info = self._info
-        fsync = await self._config("appendfsync")
+        fsync = self._fsync
         policy = str(info.get("maxmemory_policy", "unknown"))
         return [
             judge(
@@ -147,15 +154,6 @@ class RedisEngine:
                 f"{policy}, so a full memory drops sessions and logouts in silence. Set `maxmemory-policy noeviction`.",
             ),
         ]
-
-    async def _config(self, name: str) -> str:
-        """A setting of the server; empty where it tells none (managed services)."""
-        try:
-            answer = await self.call("CONFIG", "GET", name)
-        except StoreUnavailable:
-            return ""
-        flat = answer if isinstance(answer, list) else [part for pair in answer.items() for part in pair]
-        return flat[1].decode("ascii") if len(flat) > 1 else ""
 
     async def listen(self, channel: str, heard: Callable[[], None]) -> None:
         """Call ``heard`` for each message on ``channel``, for ever; a lost connection is made again."""
@@ -188,6 +186,20 @@ class RedisEngine:
             batch = self._take_batch(_MAX_BATCH)
             if not batch:
                 continue
+            await asyncio.gather(*(self._exchange(part) for part in self._by_node(batch)))
+
+    def _by_node(self, batch: list[_Waiting]) -> list[list[_Waiting]]:
+        if not isinstance(self._client, RedisCluster):
+            return [batch]
+        parts: dict[str, list[_Waiting]] = {}
+        for waiting in batch:
+            node = self._client.get_node_from_key(_routing_key(waiting[0]))
+            parts.setdefault(node.name if node else "", []).append(waiting)
+        return list(parts.values())
+
+    async def _exchange(self, batch: list[_Waiting]) -> None:
+        """Send as one pipeline, hand out the answers; once more after a failure."""
+        for last in (False, True):
             pipeline = self._client.pipeline(transaction=False)
             try:
                 for command, _ in batch:
@@ -195,11 +207,13 @@ class RedisEngine:
                 async with asyncio.timeout(DEADLINE):
                     answers = await pipeline.execute(raise_on_error=False)
             except _FAILURES as error:
-                self._answer_all(batch, StoreUnavailable(f"Redis does not answer ({type(error).__name__})"))
+                if last:
+                    self._answer_all(batch, StoreUnavailable(f"Redis does not answer ({type(error).__name__})"))
                 continue
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+            return
 
     def _take_batch(self, limit: int) -> list[_Waiting]:
         """What waits and is still wanted."""
@@ -215,10 +229,15 @@ class RedisEngine:
                 future.set_exception(error)
 
 
+def _routing_key(command: tuple[Argument, ...]) -> str:
+    """The key that says which node a command is for."""
+    return str(command[3] if command[0] in {"EVALSHA", "EVAL"} else command[1])
+
+
 def _options() -> dict[str, Any]:
     return {
         "socket_timeout": DEADLINE / 2,
         "socket_connect_timeout": CONNECT_TIMEOUT,
-        "retry": Retry(ConstantBackoff(0.05), 1),
+        "retry": Retry(NoBackoff(), 0),
         "protocol": 3,
     }

@@ -25,11 +25,8 @@ from authix_issuer.ports import Entry, Logout, NewSession, Presented, Reused, Ro
 
 SHARDS = 16
 """Never to be changed: it decides where a user's sessions are."""
-CHANNEL = "authix:appended"
 _POSITION = struct.Struct(f">{SHARDS}Q")
 _WINDOW_US = LOG_WINDOW * 1_000_000
-_LOG_ID = "authix:log-id"
-_LEASE_KEY = "authix:relay-lease"
 _LEASE = Script("""
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return false end
@@ -41,8 +38,11 @@ _RELEASE = Script("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.ca
 class RedisSessions:
     """A ``SessionStore`` with its ``RevocationLog`` and ``Outbox``."""
 
-    def __init__(self, engine: RedisEngine) -> None:
+    def __init__(self, engine: RedisEngine, namespace: str = "authix") -> None:
+        """``namespace`` begins every key."""
         self._engine = engine
+        self._namespace = namespace
+        self._channel = f"{namespace}:appended"
         self._script = Script(files(__package__).joinpath("sessions.lua").read_text(encoding="utf-8"))
         self._log_id = ""
 
@@ -71,7 +71,7 @@ class RedisSessions:
     async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> Logout | None:
         keep = keep_until(0, token_life=token_life)
         subject, session = presented.subject, presented.session
-        prefix = _key(shard_of(subject), "session:")
+        prefix = self._key(shard_of(subject), "session:")
         secret_hash = presented.secret_hash or b""
         at_us = await self._on_session("close", subject, session, secret_hash, scope, keep, prefix)
         if at_us is None:
@@ -100,13 +100,13 @@ class RedisSessions:
         positions = self._positions(after)
         pages = await asyncio.gather(
             *(
-                self._engine.call("XRANGE", _key(shard, "log"), f"({position}-0", "+", "COUNT", limit)
+                self._engine.call("XRANGE", self._key(shard, "log"), f"({position}-0", "+", "COUNT", limit)
                 for shard, position in enumerate(positions)
             )
         )
-        entries = []
+        entries: list[Entry] = []
         for shard, page in enumerate(pages):
-            for revocation in map(_revocation, page):
+            for revocation in map(_revocation, page[: limit - len(entries)]):
                 positions[shard] = revocation.since_us
                 entries.append(Entry(self._cursor(positions), revocation))
         return entries
@@ -124,45 +124,53 @@ class RedisSessions:
         for revocation in revocations:
             by_shard.setdefault(shard_of(revocation.sub), []).append(revocation.since_us)
         await asyncio.gather(
-            *(self._engine.call("ZREM", _key(shard, "unpublished"), *moments) for shard, moments in by_shard.items())
+            *(
+                self._engine.call("ZREM", self._key(shard, "unpublished"), *moments)
+                for shard, moments in by_shard.items()
+            )
         )
 
     async def lease(self, holder: str, seconds: float) -> bool:
-        return bool(await self._engine.run(_LEASE, [_LEASE_KEY], holder, round(seconds * 1000)))
+        return bool(await self._engine.run(_LEASE, [f"{self._namespace}:relay-lease"], holder, round(seconds * 1000)))
 
     async def release(self, holder: str) -> None:
-        await self._engine.run(_RELEASE, [_LEASE_KEY], holder)
+        await self._engine.run(_RELEASE, [f"{self._namespace}:relay-lease"], holder)
 
     async def follow(self, grown: Callable[[], None]) -> None:
-        await self._engine.listen(CHANNEL, grown)
+        await self._engine.listen(self._channel, grown)
 
     async def check(self) -> None:
-        await asyncio.gather(*(self._engine.call("EXISTS", _key(shard, "clock")) for shard in range(SHARDS)))
+        await asyncio.gather(*(self._engine.call("EXISTS", self._key(shard, "clock")) for shard in range(SHARDS)))
 
     async def _on_session(self, step: str, subject: str, session: str, *arguments: str | bytes | int) -> Any:
         shard = shard_of(subject)
         names = ("clock", "log", "unpublished", f"subject:{subject}", f"session:{session}")
-        keys = [_key(shard, name) for name in names]
-        return await self._engine.run(self._script, keys, step, _WINDOW_US, subject, session, *arguments)
+        keys = [self._key(shard, name) for name in names]
+        return await self._engine.run(self._script, keys, step, _WINDOW_US, self._channel, subject, session, *arguments)
 
     async def _on_every_shard(self, step: str, *arguments: int) -> list[Any]:
         return await asyncio.gather(
             *(
                 self._engine.run(
                     self._script,
-                    [_key(shard, name) for name in ("clock", "log", "unpublished")],
+                    [self._key(shard, name) for name in ("clock", "log", "unpublished")],
                     step,
                     _WINDOW_US,
+                    self._channel,
                     *arguments,
                 )
                 for shard in range(SHARDS)
             )
         )
 
+    def _key(self, shard: int, name: str) -> str:
+        return f"{{{self._namespace}:{shard}}}:{name}"
+
     async def _know_log(self) -> None:
         if not self._log_id:
-            await self._engine.call("SET", _LOG_ID, secrets.token_hex(8), "NX")
-            self._log_id = (await self._engine.call("GET", _LOG_ID)).decode("ascii")
+            key = f"{self._namespace}:log-id"
+            await self._engine.call("SET", key, secrets.token_hex(8), "NX")
+            self._log_id = (await self._engine.call("GET", key)).decode("ascii")
 
     def _cursor(self, positions: list[int]) -> str:
         return f"{self._log_id}:{base64url_encode(_POSITION.pack(*positions))}"
@@ -181,10 +189,6 @@ class RedisSessions:
 
 def shard_of(subject: str) -> int:
     return zlib.crc32(subject.encode("utf-8")) % SHARDS
-
-
-def _key(shard: int, name: str) -> str:
-    return f"{{authix:{shard}}}:{name}"
 
 
 def _revocation(entry: Any) -> Logout:

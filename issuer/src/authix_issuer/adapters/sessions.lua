@@ -1,11 +1,12 @@
 -- One atomic step on one shard: its clock, the sessions of its subjects, its revocation log.
 --
 -- Every key carries the shard's hash tag. KEYS: 1 clock, 2 log (stream, ids are moments), 3 unpublished (sorted set of
--- moments), 4 the subject's sessions (sorted set, by expiry), 5 the session (hash). ARGV[1] names the step.
+-- moments), 4 the subject's sessions (sorted set, by expiry), 5 the session (hash). ARGV[1] names the step, ARGV[2] says
+-- how long in µs the log keeps an entry, ARGV[3] where to tell that it has grown.
 
-local WINDOW_US = tonumber(ARGV[2]) -- how long the log keeps an entry
+local WINDOW_US = tonumber(ARGV[2])
 local KEEP_EXPIRED_US = 7200 * 1000000 -- see ports.KEEP_EXPIRED_US
-local CHANNEL = 'authix:appended'
+local CHANNEL = ARGV[3]
 
 local function text(number)
     return string.format('%.0f', number)
@@ -86,8 +87,8 @@ function steps.refresh(subject, session, secret_hash, counter, grace_us, keep_s)
         found.counter = counter + 1
         redis.call('HSET', KEYS[5], 'counter', text(found.counter), 'rotated_us', text(t))
     elseif counter ~= found.counter - 1 or t - found.rotated_us > tonumber(grace_us) then
-        end_session(session)
         revoke(t, 'session', subject, session, tonumber(keep_s))
+        end_session(session)
         return { 'reused', t }
     end
     return { 'rotated', t, found.counter, found.roles, found.expires_us }
@@ -98,6 +99,8 @@ function steps.close(subject, session, secret_hash, scope, keep_s, session_prefi
     if find(subject, secret_hash) == nil then
         return false
     end
+    -- First: should a step fail midway, what it wrote before stays, and only a revocation too many is harmless.
+    revoke(t, scope == 'session' and 'session' or 'user', subject, session, tonumber(keep_s))
     end_session(session)
     if scope == 'all' then
         for _, other in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
@@ -105,7 +108,6 @@ function steps.close(subject, session, secret_hash, scope, keep_s, session_prefi
         end
         redis.call('DEL', KEYS[4])
     end
-    revoke(t, scope == 'session' and 'session' or 'user', subject, session, tonumber(keep_s))
     return t
 end
 
@@ -133,4 +135,4 @@ function steps.unpublished(age_us, limit)
     return entries
 end
 
-return steps[ARGV[1]](unpack(ARGV, 3))
+return steps[ARGV[1]](unpack(ARGV, 4))
