@@ -1,0 +1,411 @@
+"""A client's connection, on the proxy port and on the auth port alike.
+
+Rule: requests are read strictly and one at a time; bytes behind the one being answered wait unread. A request's first
+piece of body is read before anything is begun, so that what is malformed in the first packet reaches nobody. After a
+refused reading the connection ends, gently: the answer goes out, then a bounded amount is read and dropped, because
+closing over unread bytes would take the answer back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from math import inf
+from time import monotonic
+from typing import cast
+
+from authix.errors import AuthixError
+from authix_sidecar.bodies import NO_BODY, Body, body_of
+from authix_sidecar.decide import ALLOWED
+from authix_sidecar.errors import RequestRefused, RequestTooSlow, SidecarError, refusal_of
+from authix_sidecar.exchanges import Exchange
+from authix_sidecar.requests import END_OF_HEAD, RequestHead, check_beginning, read_request
+from authix_sidecar.rewrite import connection_line, status_line
+
+# Times in seconds
+HEAD_TIME = 10.0
+"""From a head's first byte to its last, however it trickles; also from connecting to the first head."""
+IDLE_TIME = 75.0
+"""Between two requests."""
+BODY_TIME = 30.0
+"""Between two pieces of a body."""
+SEND_TIME = 60.0
+"""For a client to take what is already waiting for it."""
+LINGER_TIME = 2.0
+"""For a client to notice that the connection has ended."""
+LINGER_BYTES = 1024 * 1024
+DISCARDABLE = 64 * 1024
+"""Rest of a body nobody wants that is read and dropped to keep the connection, in bytes."""
+
+CLIENT_GONE = "client_gone"
+CLIENT_CLOSED = 499
+"""Logged when the client went away before its answer began, as nginx does."""
+
+
+class Port:
+    """One listening port: what its connections share."""
+
+    def __init__(
+        self,
+        *,
+        begin: Callable[[ClientConnection, RequestHead, bytes], None],
+        report: Callable[[RequestHead | None, int, float, str], None],
+    ) -> None:
+        """``begin`` answers a request, ``report`` hears of each that has ended: status, seconds, code."""
+        self.begin = begin
+        self.report = report
+        self.connections: set[ClientConnection] = set()
+        self.draining = False
+
+    def connect(self) -> ClientConnection:
+        return ClientConnection(self)
+
+    def sweep(self, now: float) -> None:
+        """End what is past its deadline; ``now`` on the monotonic clock."""
+        for connection in tuple(self.connections):
+            if connection.deadline < now:
+                connection.expire()
+
+    def drain(self) -> None:
+        """Let every connection end with the request it is at."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.drain()
+
+
+class _State(Enum):
+    HEAD = auto()
+    """Waiting for a request, or amid its head."""
+    BODY = auto()
+    """The request is being answered and its body is still coming."""
+    ANSWER = auto()
+    """The request is here whole and is being answered."""
+    DISCARD = auto()
+    """It is answered; the rest of its body is dropped."""
+    TUNNEL = auto()
+    """Bytes are passed both ways, unread."""
+    ENDING = auto()
+    """Nothing more is answered; what comes is dropped until the client closes."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """Reads requests and writes what it is given."""
+
+    def __init__(self, port: Port) -> None:
+        self.request: RequestHead | None = None
+        self.status = 0
+        """The answer's status once it has begun."""
+        self.code = ""
+        """Why the request ended otherwise than by being allowed and answered."""
+        self.deadline = inf
+        self.peer = b""
+        self._port = port
+        self._state = _State.HEAD
+        self._exchange: Exchange | None = None
+        self._body: Body = NO_BODY
+        self._buffer = b""
+        self._scanned = 0
+        self._advancing = False
+        self._started = 0.0
+        self._keep = False
+        self._last = False
+        self._held = False
+        self._slow = False
+        self._reading = True
+        self._ended = False
+        self._lingered = 0
+
+    # --- what the exchange calls
+
+    @property
+    def body_complete(self) -> bool:
+        return self._body.complete
+
+    def attend(self, exchange: Exchange) -> None:
+        """Tell ``exchange`` what happens to this client until ``finish``."""
+        self._exchange = exchange
+
+    def hold(self) -> None:
+        """Read no more for now."""
+        self._held = True
+        self._restart_clock()
+        self._update_reading()
+
+    def release(self) -> None:
+        if self._held:
+            self._held = False
+            self._restart_clock()
+            self._update_reading()
+
+    def keep_alive(self, *, possible: bool = True) -> bool:
+        """Decide whether the connection goes on after this answer, whose head is about to be written."""
+        request, left = self.request, self._body.left
+        self._keep = (
+            possible
+            and request is not None
+            and request.keep_alive
+            and not self._last
+            and not self._port.draining
+            and left is not None
+            and (left == 0 or (left <= DISCARDABLE and not request.expects_continue))
+        )
+        return self._keep
+
+    def send(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        self._report(ALLOWED)
+        self._held = False
+        if not self._keep or self._ended:
+            self._end_gently()
+            return
+        if self._body.complete:
+            self._await_request()
+        else:
+            self._state = _State.DISCARD
+            self._restart_clock()
+        self._advance()
+
+    def answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes, code: str) -> None:
+        """Answer the whole request at once."""
+        self.status, self.code = status, code
+        minor = self.request.minor if self.request is not None else 1
+        lines = [f"{name}: {value}\r\n" for name, value in headers]
+        lines.append(f"Content-Length: {len(body)}\r\n")
+        keep_alive = self.keep_alive()
+        if self.request is not None and self.request.method == b"HEAD":
+            body = b""
+        ending = connection_line(minor=minor, keep_alive=keep_alive) + b"\r\n"
+        self.send(status_line(status) + "".join(lines).encode("latin-1") + ending + body)
+        self.finish()
+
+    def refuse(self, error: AuthixError | SidecarError) -> None:
+        status, headers, body = refusal_of(error)
+        self.answer(status, headers, body, error.code)
+
+    def start_tunnel(self) -> bytes:
+        """From now on bytes are passed on unread; returns those that came early."""
+        self._state = _State.TUNNEL
+        early, self._buffer = self._buffer, b""
+        self._restart_clock()
+        self._update_reading()
+        return early
+
+    def send_end(self) -> None:
+        """Nothing more will be sent; the other direction goes on."""
+        self._transport.write_eof()
+
+    def break_off(self) -> None:
+        """Close after what was sent, in the middle of the answer."""
+        self._exchange_ends()
+        self._begin_ending()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close now, whatever waits to be sent."""
+        self._exchange_ends()
+        self._state = _State.ENDING
+        self._transport.abort()
+
+    # --- what the port calls
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._idle:
+            self._transport.close()
+        elif self._slow or self._state in {_State.ENDING, _State.DISCARD}:
+            self.abort()
+        elif self._state in {_State.HEAD, _State.BODY}:
+            self._refuse_reading(RequestTooSlow("the request did not arrive in time"))
+
+    def drain(self) -> None:
+        if self._exchange is not None:
+            self._exchange.drain()
+        elif self._idle:
+            self._transport.close()
+
+    # --- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer[0]).partition("%")[0].encode("ascii") if peer else b"unknown"
+        self.deadline = monotonic() + HEAD_TIME
+        self._port.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is _State.TUNNEL:
+            if self._exchange is not None:
+                self._exchange.tunnelled(data)
+        elif self._state is _State.ENDING:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES:
+                self.abort()
+        else:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._advance()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        if self._state is _State.TUNNEL or (self._state is _State.ANSWER and self._exchange is not None):
+            return self._exchange is not None and self._exchange.client_ended()
+        return False
+
+    def pause_writing(self) -> None:
+        self._slow = True
+        self._restart_clock()
+        if self._exchange is not None:
+            self._exchange.client_slow()
+
+    def resume_writing(self) -> None:
+        self._slow = False
+        self._restart_clock()
+        if self._exchange is not None:
+            self._exchange.client_ready()
+        else:
+            self._advance()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._port.connections.discard(self)
+        self._state = _State.ENDING
+        self._exchange_ends()
+
+    # --- reading
+
+    def _advance(self) -> None:
+        """Read on as far as the bytes and the state allow."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._buffer and self._step():
+                pass
+        except RequestRefused as error:
+            self._refuse_reading(error)
+        finally:
+            self._advancing = False
+        self._update_reading()
+
+    def _step(self) -> bool:
+        if self._state is _State.HEAD:
+            return not self._slow and self._read_head()
+        if self._state is _State.BODY:
+            self._read_body()
+            return True
+        if self._state is _State.DISCARD:
+            _, self._buffer = self._body.feed(self._buffer)
+            if self._body.complete:
+                self._await_request()
+            return True
+        return False
+
+    def _read_head(self) -> bool:
+        buffer = self._buffer
+        if not self._scanned:
+            self._started = monotonic()
+        end = buffer.find(END_OF_HEAD, self._scanned)
+        if end < 0:
+            self.deadline = min(self.deadline, self._started + HEAD_TIME)
+            check_beginning(buffer)
+            self._scanned = max(1, len(buffer) - 3)
+            return False
+        end += len(END_OF_HEAD)
+        self._scanned = 0
+        request = self.request = read_request(buffer[:end])
+        body = self._body = body_of(request)
+        content, self._buffer = b"", buffer[end:]
+        self._state = _State.ANSWER
+        if not body.complete:
+            self._state = _State.BODY
+            content, self._buffer = body.feed(self._buffer)
+            if body.complete:
+                self._state = _State.ANSWER
+        self._restart_clock()
+        self._port.begin(self, request, content)
+        return True
+
+    def _read_body(self) -> None:
+        exchange = self._exchange
+        content, self._buffer = self._body.feed(self._buffer)
+        if self._body.complete:
+            self._state = _State.ANSWER
+        self._restart_clock()
+        if exchange is not None and content:
+            exchange.body(content)
+        # the exchange may have ended over that piece
+        if exchange is not None and self._exchange is exchange and self._body.complete:
+            exchange.body_end()
+
+    def _refuse_reading(self, error: RequestRefused) -> None:
+        if self._state is _State.DISCARD:
+            self.abort()
+        elif self.status:
+            self.code = error.code
+            self.abort()
+        else:
+            exchange, self._exchange = self._exchange, None
+            if exchange is not None:
+                exchange.client_lost()
+            self._last = True
+            self.refuse(error)
+
+    def _await_request(self) -> None:
+        self._state = _State.HEAD
+        self.deadline = monotonic() + (SEND_TIME if self._slow else IDLE_TIME)
+
+    def _restart_clock(self) -> None:
+        if self._state is _State.ENDING or (self._state is _State.HEAD and not self._slow and self._buffer):
+            return
+        if self._slow:
+            self.deadline = monotonic() + SEND_TIME
+        elif self._state is _State.HEAD:
+            self.deadline = monotonic() + IDLE_TIME
+        elif self._state is _State.DISCARD or (self._state is _State.BODY and not self._held):
+            self.deadline = monotonic() + BODY_TIME
+        else:
+            self.deadline = inf
+
+    def _update_reading(self) -> None:
+        waiting = self._buffer and (self._state is _State.ANSWER or (self._state is _State.HEAD and self._slow))
+        reading = not self._held and not waiting
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    # --- ending
+
+    @property
+    def _idle(self) -> bool:
+        return self._state is _State.HEAD and not self._buffer and not self._slow
+
+    def _end_gently(self) -> None:
+        self._begin_ending()
+        self._buffer = b""
+        self._held = False
+        if self._ended:
+            self._transport.close()
+        elif not self._transport.is_closing():
+            self._transport.write_eof()
+            self._update_reading()
+
+    def _begin_ending(self) -> None:
+        self._state = _State.ENDING
+        waiting = self._transport.get_write_buffer_size()
+        self.deadline = monotonic() + (SEND_TIME if waiting else LINGER_TIME)
+
+    def _exchange_ends(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_lost()
+            self._report(CLIENT_GONE)
+
+    def _report(self, code: str) -> None:
+        seconds = monotonic() - self._started
+        self._port.report(self.request, self.status or CLIENT_CLOSED, seconds, self.code or code)
+        self._exchange, self.request, self.status, self.code = None, None, 0, ""

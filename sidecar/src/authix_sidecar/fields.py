@@ -1,0 +1,85 @@
+"""Header fields: their names, and which of them may pass a proxy.
+
+Rule: what a field is follows from its name in lower case with every non-alphanumeric byte read as ``-``, because
+upstreams (CGI, WSGI) fold names like that; so ``x_authix.subject`` is ``x-authix-subject``. A request never brings in a
+field of ours, nor one that speaks for a proxy before us (none is trusted yet).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+Field = tuple[bytes, bytes]
+
+_NO_TOKENS: frozenset[bytes] = frozenset()
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_ALPHANUMERIC = re.compile(rb"[^0-9a-z]")
+
+# RFC 9110, 7.6.1, with the ones of old
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+# set anew from what was read
+_FRAMING = frozenset({b"content-length", b"expect", b"host"})
+# a client's word about itself or about its path, which upstreams take from a proxy as the truth
+_A_PROXYS_WORD = frozenset({b"forwarded", b"x-original-uri", b"x-original-url", b"x-real-ip", b"x-rewrite-url"})
+_FAMILIES = (b"x-authix-", b"x-forwarded-")
+_NOT_FORWARDED = HOP_BY_HOP | _FRAMING | _A_PROXYS_WORD
+
+
+def is_token(name: bytes) -> bool:
+    """Whether ``name`` may name a field at all (RFC 9110, 5.6.2)."""
+    return _TOKEN.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=2048)
+def lower(name: bytes) -> bytes:
+    return name.lower()
+
+
+def noted(found: Iterable[Field], names: frozenset[bytes]) -> dict[bytes, list[bytes]]:
+    """The values of the fields called ``names``, by name in lower case."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in found:
+        key = lower(name)
+        if key in names:
+            if key in values:
+                values[key].append(value.strip(b" \t"))
+            else:
+                values[key] = [value.strip(b" \t")]
+    return values
+
+
+@lru_cache(maxsize=2048)
+def goes_upstream(name: bytes) -> bool:
+    """Whether a request's field of this name is passed on as it is."""
+    folded = _NOT_ALPHANUMERIC.sub(b"-", name.lower())
+    # a trailing "-" of the family's own name, so that x-authix alone belongs to it too
+    return folded not in _NOT_FORWARDED and not (folded + b"-").startswith(_FAMILIES)
+
+
+@lru_cache(maxsize=2048)
+def goes_downstream(name: bytes) -> bool:
+    """Whether an answer's field of this name is passed on as it is."""
+    key = name.lower()
+    return key not in HOP_BY_HOP and key != b"content-length"
+
+
+def tokens(values: Iterable[bytes] | None) -> frozenset[bytes]:
+    """The members of a comma-separated list of tokens, in lower case."""
+    if not values:
+        return _NO_TOKENS
+    return frozenset(token for token in (part.strip(b" \t").lower() for part in b",".join(values).split(b",")) if token)

@@ -1,0 +1,191 @@
+"""Read a request head, strictly.
+
+Rule: a head is read in exactly one way or refused before anything is forwarded. llhttp takes it apart (its strict mode
+refuses obs-fold, spaces before a colon and names that are no tokens); around it we refuse what it lets pass: bare CR,
+LF and control bytes, blank lines before the request line, doubled spaces, other versions and forms, a ``Host`` that is
+missing, repeated or no host, and every framing but one ``Content-Length`` of digits or exactly ``chunked``.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import httptools
+import msgspec
+
+from authix_sidecar import fields
+from authix_sidecar.errors import (
+    ExpectationRefused,
+    FramingRefused,
+    HeadTooLarge,
+    HostRefused,
+    MethodRefused,
+    RequestRefused,
+    VersionRefused,
+)
+from authix_sidecar.fields import Field
+from authix_sidecar.targets import path_of
+
+MAX_HEAD = 16 * 1024
+"""Longest head in bytes, request line and blank line included."""
+MAX_FIELDS = 100
+END_OF_HEAD = b"\r\n\r\n"
+
+_START = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
+_TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
+_NOTED = frozenset(
+    {b"authorization", b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"}
+)
+# Protocols that carry requests of their own, which nobody would judge inside a tunnel
+_CARRIES_REQUESTS = (b"h2", b"http", b"tls")
+
+
+class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
+    """A request's head, as it was clearly meant."""
+
+    method: bytes
+    target: bytes
+    """Path and query, byte for byte as they came."""
+    path: bytes
+    minor: int
+    """1 for HTTP/1.1, 0 for HTTP/1.0."""
+    fields: list[Field]
+    """All fields in their order; framing and hop-by-hop ones too."""
+    host: bytes | None
+    """None where HTTP/1.0 leaves it out."""
+    length: int | None
+    """The body's length; None when there is none, or it is chunked."""
+    chunked: bool
+    keep_alive: bool
+    expects_continue: bool
+    hop_by_hop: frozenset[bytes]
+    """Names that ``Connection`` lists, in lower case."""
+    upgrade: bytes
+    """The protocols asked for by ``Upgrade``; empty when this is no upgrade that we pass on."""
+    authorization: list[bytes]
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or bool(self.length)
+
+
+class _Collector(list[Field]):
+    """Receives llhttp's fields."""
+
+    __slots__ = ()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.append((name, value))
+
+
+def check_beginning(beginning: bytes) -> None:
+    """Refuse a head that is not yet complete as soon as it can't become a good one.
+
+    Raises ``RequestRefused``; so no one waits for the deadline over bare line feeds or a TLS handshake.
+    """
+    if len(beginning) >= MAX_HEAD:
+        raise HeadTooLarge(f"the head is longer than {MAX_HEAD} bytes")
+    if not beginning[:1].isupper():
+        raise RequestRefused("the connection does not begin with an HTTP/1 request")
+    ends = beginning.count(b"\r\n")
+    if beginning.count(b"\n") != ends or beginning.removesuffix(b"\r").count(b"\r") != ends:
+        raise RequestRefused("a line does not end with CR LF")
+    if b"\r\n " in beginning or b"\r\n\t" in beginning:
+        raise RequestRefused("a line begins with a space")
+
+
+def read_request(head: bytes) -> RequestHead:
+    """The request in ``head``, which ends with its blank line. Raises ``RequestRefused``."""
+    if len(head) > MAX_HEAD:
+        raise HeadTooLarge(f"the head is longer than {MAX_HEAD} bytes")
+    start = _START.match(head)
+    if start is None:
+        raise RequestRefused("the request line is not 'METHOD target HTTP/1.1'")
+    method, target, major, minor = start.groups()
+    if major != b"1" or minor not in b"01":
+        raise VersionRefused("only HTTP/1.0 and HTTP/1.1 are spoken here")
+    if head.translate(None, _TEXT) != b"\r\n" * head.count(b"\r\n"):
+        raise RequestRefused("the head holds a control character, or a CR or LF alone")
+    if method in _REFUSED_METHODS:
+        raise MethodRefused("the method is not allowed through a proxy")
+    path = path_of(target)
+    found = _take_apart(head)
+    if len(found) > MAX_FIELDS:
+        raise HeadTooLarge(f"the head has more than {MAX_FIELDS} fields")
+    noted = fields.noted(found, _NOTED)
+    newest = minor == b"1"
+    connection = fields.tokens(noted.get(b"connection"))
+    length, chunked = _framing(noted, newest=newest)
+    has_body = chunked or bool(length)
+    return RequestHead(
+        method=method,
+        target=target,
+        path=path,
+        minor=int(newest),
+        fields=found,
+        host=_host(noted.get(b"host", []), newest=newest),
+        length=length,
+        chunked=chunked,
+        keep_alive=b"close" not in connection and (newest or b"keep-alive" in connection),
+        expects_continue=_expects_continue(noted.get(b"expect")) and newest and has_body,
+        hop_by_hop=connection,
+        upgrade=_upgrade(noted) if newest and not has_body and b"upgrade" in connection else b"",
+        authorization=noted.get(b"authorization", []),
+    )
+
+
+def _take_apart(head: bytes) -> list[Field]:
+    found = _Collector()
+    try:
+        httptools.HttpRequestParser(found).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        return found  # it only says that the head asks for one
+    except httptools.HttpParserInvalidMethodError:
+        raise MethodRefused("the method is not one of HTTP's") from None
+    except httptools.HttpParserError as error:
+        raise RequestRefused(f"the head is not HTTP/1.1: {error}") from None
+    return found
+
+
+def _framing(noted: dict[bytes, list[bytes]], *, newest: bool) -> tuple[int | None, bool]:
+    lengths, codings = noted.get(b"content-length"), noted.get(b"transfer-encoding")
+    if codings is not None:
+        if lengths is not None or codings != [b"chunked"] or not newest:
+            raise FramingRefused("Transfer-Encoding is not exactly one 'chunked' of HTTP/1.1 without Content-Length")
+        return None, True
+    if lengths is None:
+        return None, False
+    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 18:
+        raise FramingRefused("Content-Length is not one whole number")
+    return int(lengths[0]), False
+
+
+def _host(values: list[bytes], *, newest: bool) -> bytes | None:
+    if not values and not newest:
+        return None
+    if len(values) != 1 or not _is_host(values[0]):
+        raise HostRefused("there is not exactly one Host that names a host")
+    return values[0]
+
+
+@lru_cache(maxsize=256)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
+
+
+def _expects_continue(values: list[bytes] | None) -> bool:
+    if values is None:
+        return False
+    if len(values) > 1 or values[0].lower() != b"100-continue":
+        raise ExpectationRefused("only the expectation 100-continue is known")
+    return True
+
+
+def _upgrade(noted: dict[bytes, list[bytes]]) -> bytes:
+    protocols = fields.tokens(noted.get(b"upgrade"))
+    if not protocols or any(protocol.startswith(_CARRIES_REQUESTS) for protocol in protocols):
+        return b""
+    return b", ".join(noted[b"upgrade"])

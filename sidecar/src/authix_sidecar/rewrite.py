@@ -1,0 +1,127 @@
+"""What goes on to the upstream and back to the client.
+
+Rule: hop-by-hop fields and every spelling of a field of ours go first, framing is written anew from what was read, and
+the identity fields are set last. The target is the one that was judged, byte for byte.
+
+A subject is visible ASCII already. A role may hold anything, so each byte of it that is not visible ASCII, and ``,``
+and ``%``, is percent-encoded: splitting ``X-Authix-Roles`` at the commas and decoding gives the roles back. All three
+identity fields are always set, empty where there is nothing to say, so that none can be missing and taken from
+elsewhere.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from functools import lru_cache
+from http.client import responses
+from urllib.parse import quote
+
+from authix.claims import Claims
+from authix_sidecar.answers import AnswerHead
+from authix_sidecar.fields import Field, goes_downstream, goes_upstream, lower
+from authix_sidecar.requests import RequestHead
+
+LAST_CHUNK = b"0\r\n\r\n"
+_ROLE_SAFE = "".join(map(chr, range(0x21, 0x7F))).translate({ord(","): None, ord("%"): None})
+
+
+class Framing(Enum):
+    """How a client learns where an answer's body ends."""
+
+    NONE = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+    CLOSE = auto()
+
+
+def identity(claims: Claims | None) -> tuple[tuple[str, str], ...]:
+    """The identity fields for ``claims``; empty ones for nobody."""
+    if claims is None:
+        return _identity("", "", frozenset())
+    return _identity(claims.subject, claims.session or "", claims.roles)
+
+
+@lru_cache(maxsize=4096)
+def _identity(subject: str, session: str, roles: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    encoded = ",".join(sorted(quote(role, safe=_ROLE_SAFE, errors="surrogatepass") for role in roles))
+    return ("X-Authix-Subject", subject), ("X-Authix-Session", session), ("X-Authix-Roles", encoded)
+
+
+@lru_cache(maxsize=4096)
+def _encoded(pairs: tuple[tuple[str, str], ...]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("ascii")
+
+
+def request_head(request: RequestHead, claims: Claims | None, *, peer: bytes, upstream: bytes) -> bytes:
+    """The head that goes upstream; ``peer`` is the client's address, ``upstream`` the host where it named none."""
+    host = request.host or upstream
+    lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, host)]
+    dropped = request.hop_by_hop
+    for name, value in request.fields:
+        if goes_upstream(name) and not (dropped and lower(name) in dropped):
+            lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
+    if request.chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    elif request.length is not None:
+        lines.append(b"Content-Length: %d\r\n" % request.length)
+    if request.expects_continue:
+        lines.append(b"Expect: 100-continue\r\n")
+    if request.upgrade:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade)
+    lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b\r\n" % (peer, host))
+    if claims is not None:
+        lines.append(_encoded(identity(claims)))
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def framing(answer: AnswerHead, minor: int) -> Framing:
+    """How ``answer`` is framed for a client of HTTP/1.``minor``."""
+    if not answer.has_body:
+        return Framing.NONE
+    if answer.length is not None:
+        return Framing.LENGTH
+    return Framing.CHUNKED if minor else Framing.CLOSE
+
+
+def answer_head(answer: AnswerHead, how: Framing, *, minor: int, keep_alive: bool) -> bytes:
+    """The head that goes to a client of HTTP/1.``minor``."""
+    lines = [status_line(answer.status, answer.reason)]
+    dropped = answer.hop_by_hop
+    for name, value in answer.fields:
+        if goes_downstream(name) and not (dropped and lower(name) in dropped):
+            lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
+    if answer.length is not None and answer.status >= 200 and answer.status != 204:
+        lines.append(b"Content-Length: %d\r\n" % answer.length)
+    elif how is Framing.CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    if answer.upgrade:
+        lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % answer.upgrade)
+    elif answer.status >= 200:
+        lines.append(connection_line(minor=minor, keep_alive=keep_alive))
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def interim_head(status: int, found: list[Field]) -> bytes:
+    """An interim answer (class 1xx)."""
+    lines = [b"%b: %b\r\n" % (name, value) for name, value in found if goes_downstream(name)]
+    return b"%b%b\r\n" % (status_line(status), b"".join(lines))
+
+
+@lru_cache(maxsize=256)
+def status_line(status: int, reason: bytes = b"") -> bytes:
+    if not reason:
+        reason = responses.get(status, "").encode("ascii")
+    return b"HTTP/1.1 %d %b\r\n" % (status, reason)
+
+
+def connection_line(*, minor: int, keep_alive: bool) -> bytes:
+    """The ``Connection`` field, where the version's default says something else."""
+    if keep_alive:
+        return b"" if minor else b"Connection: keep-alive\r\n"
+    return b"Connection: close\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,0 +1,157 @@
+"""The running sidecar: its parts put together, its life and its end.
+
+Rule: everything is opened here, in order. The end: stop listening, cut what has no end of its own, let the rest finish
+within 10 s (a second signal: at once), then close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from time import monotonic
+
+from authix import Authix
+from authix.errors import SettingsError
+from authix_sidecar.auth_port import VERIFY, AuthPort
+from authix_sidecar.downstream import Port
+from authix_sidecar.judged import Judge
+from authix_sidecar.logs import AccessLog
+from authix_sidecar.metrics import Metrics
+from authix_sidecar.proxy import Proxy
+from authix_sidecar.requests import RequestHead
+from authix_sidecar.settings import SidecarSettings
+from authix_sidecar.streams import OpenStreams
+from authix_sidecar.upstream import Pool
+
+logger = logging.getLogger("authix.sidecar")
+
+DRAIN_TIME = 10.0
+_SWEEP_EVERY = 0.5
+_BACKLOG = 1024
+
+
+class Sidecar:
+    """Both ports with all that stands behind them."""
+
+    def __init__(self, settings: SidecarSettings, access: AccessLog) -> None:
+        self.auth = Authix(settings=settings)
+        self.metrics = Metrics()
+        self.pool = Pool(settings.upstream.host, settings.upstream.port)
+        self.streams = OpenStreams(self.auth.verifier)
+        self.auth.on_revoked.append(self.streams.apply)
+        judge = Judge(self.auth, self.metrics)
+        self._access = access
+        proxy = Proxy(judge, self.pool, self.streams, upstream=settings.upstream.authority)
+        self.proxy = Port(begin=proxy.begin, report=self._report_proxy)
+        self.auth_port = Port(begin=AuthPort(judge).begin, report=self._report_auth)
+        self._problems: list[str] | None = None
+        self._tell_gauges()
+
+    async def keep_times(self) -> None:
+        """End whatever is past its deadline, and tell the log when readiness changes."""
+        while True:
+            for part in (self.proxy, self.auth_port, self.pool):
+                part.sweep(monotonic())
+            problems = self.auth.problems()
+            if problems != self._problems:
+                self._problems = problems
+                logger.info("not ready: %s", ", ".join(problems)) if problems else logger.info("ready")
+            await asyncio.sleep(_SWEEP_EVERY)
+
+    async def drain(self, hurry: asyncio.Event) -> None:
+        """End all connections, those at work within 10 s or until ``hurry``."""
+        ports = (self.proxy, self.auth_port)
+        for port in ports:
+            port.drain()
+        end = monotonic() + DRAIN_TIME
+        while any(port.connections for port in ports) and not hurry.is_set():
+            if monotonic() > end:
+                logger.warning("some requests did not end in time and are cut")
+                break
+            await asyncio.sleep(0.02)
+        for port in ports:
+            for connection in tuple(port.connections):
+                connection.abort()
+        self.pool.close()
+
+    def _report_proxy(self, request: RequestHead | None, status: int, seconds: float, code: str) -> None:
+        self.metrics.requests["proxy", status // 100] += 1
+        self._tell(request, status, seconds, code)
+
+    def _report_auth(self, request: RequestHead | None, status: int, seconds: float, code: str) -> None:
+        self.metrics.requests["auth", status // 100] += 1
+        if request is None or request.path == VERIFY:  # probes and scrapes are no news
+            self._tell(request, status, seconds, code)
+
+    def _tell(self, request: RequestHead | None, status: int, seconds: float, code: str) -> None:
+        if request is None:
+            self.metrics.decisions[code] += 1
+            self._access.tell("-", "-", status, seconds, code)
+        else:
+            self._access.tell(request.method.decode(), request.path.decode(), status, seconds, code)
+
+    def _tell_gauges(self) -> None:
+        gauge, verifier = self.metrics.gauge, self.auth.verifier
+        gauge("authix_ready", "1 when tokens can be judged.", lambda: float(self.auth.ready()))
+        gauge("authix_feed_age_seconds", "Age of the knowledge of logouts.", lambda: self.auth.freshness)
+        gauge("authix_revocations", "Entries of the revocation map.", lambda: len(verifier.revocations))
+        gauge("authix_keys", "Keys of the key set.", lambda: len(verifier.keys))
+        gauge("authix_sidecar_streams", "Open tunnels and answers that still go on.", lambda: len(self.streams))
+        self.metrics.gauges(
+            "authix_sidecar_connections",
+            "Open connections, by side.",
+            "side",
+            lambda: {
+                "proxy": len(self.proxy.connections),
+                "auth": len(self.auth_port.connections),
+                "upstream": len(self.pool.connections),
+            },
+        )
+
+
+async def serve(settings: SidecarSettings, access: AccessLog) -> None:
+    """Serve until SIGINT or SIGTERM. Raises ``SettingsError`` when a port can't be listened on."""
+    loop = asyncio.get_running_loop()
+    signalled, hurry = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (hurry if signalled.is_set() else signalled).set()
+
+    for which in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(which, stop)
+    sidecar = Sidecar(settings, access)
+    sockets = [
+        _listen(settings.host, port, name)
+        for name, port in (("AUTHIX_PROXY_PORT", settings.proxy_port), ("AUTHIX_AUTH_PORT", settings.auth_port))
+    ]
+    async with sidecar.auth:
+        times = asyncio.create_task(sidecar.keep_times())
+        servers = [
+            await loop.create_server(port.connect, sock=sock)
+            for port, sock in zip((sidecar.proxy, sidecar.auth_port), sockets, strict=True)
+        ]
+        proxy_at, auth_at = (sock.getsockname()[:2] for sock in sockets)
+        logger.info("proxy http://%s:%d -> %s, auth port http://%s:%d", *proxy_at, settings.upstream, *auth_at)
+        gc.collect()
+        gc.freeze()  # what lives as long as the program is not looked through again and again
+        await signalled.wait()
+        logger.info("stopping")
+        for server in servers:
+            server.close()
+        await sidecar.drain(hurry)
+        times.cancel()
+    access.flush()
+
+
+def _listen(host: str, port: int, name: str) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        # create_server's own text repeats the address; a name that can't be resolved has a negative number
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise SettingsError(f"AUTHIX_HOST={host} {name}={port} can't be listened on ({why}): choose another.") from None

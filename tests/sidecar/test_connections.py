@@ -1,0 +1,119 @@
+"""Clients' connections: kept, pipelined, half closed, slow."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.sidecar.conftest import Fleet, Visit
+
+
+class TestConnections:
+    def test_are_kept_on_both_sides(self, fleet: Fleet) -> None:
+        wire = fleet.dial()
+        for number in range(50):
+            assert wire.send(fleet.get(f"/{number}")).answer().body == f"/{number}".encode()
+        assert len(fleet.upstream.visits) == 1
+
+    def test_take_pipelined_requests_and_answer_them_in_order(self, fleet: Fleet) -> None:
+        wire = fleet.dial()
+        wire.send(b"".join(fleet.get(f"/{number}") for number in range(100)))
+        assert [wire.answer().body for _ in range(100)] == [f"/{number}".encode() for number in range(100)]
+
+    def test_take_pipelined_bodies_and_refusals_in_order(self, fleet: Fleet) -> None:
+        post = fleet.get("/post", "Content-Length: 3", method="POST") + b"abc"
+        chunked = fleet.get("/chunked", "Transfer-Encoding: chunked", method="PUT") + b"2\r\nde\r\n0\r\n\r\n"
+        refused = fleet.get("/refused", "Content-Length: 4", method="POST", token="a.b.c") + b"GET "
+        wire = fleet.dial().send((post + refused + chunked) * 10 + fleet.get("/end"))
+        answers = [wire.answer() for _ in range(31)]
+        assert [answer.status for answer in answers] == [200, 401, 200] * 10 + [200]
+        assert [request.body for request in fleet.upstream.requests] == [b"abc", b"de"] * 10 + [b""]
+
+    def test_of_one_slow_request_do_not_begin_the_next(self, fleet: Fleet) -> None:
+        go = threading.Event()
+
+        def slow(visit: Visit) -> None:
+            while (request := visit.request()) is not None:
+                assert go.wait(20)
+                visit.send(fleet.upstream.answer(request))
+
+        fleet.upstream.script = slow
+        wire = fleet.dial().send(fleet.get("/1") + fleet.get("/2"))
+        other = fleet.dial().send(fleet.get("/3"))
+        go.set()
+        assert other.answer().body == b"/3"
+        assert [wire.answer().body for _ in range(2)] == [b"/1", b"/2"]
+        assert len(fleet.upstream.visits) == 2
+
+    @pytest.mark.parametrize(
+        ("version", "line", "goes_on"),
+        [
+            ("HTTP/1.1", "Accept: */*", True),
+            ("HTTP/1.1", "Connection: close", False),
+            ("HTTP/1.1", "Connection: x, CLOSE", False),
+            ("HTTP/1.0", "Accept: */*", False),
+            ("HTTP/1.0", "Connection: keep-alive", True),
+        ],
+    )
+    def test_go_on_as_the_client_asks(self, fleet: Fleet, version: str, line: str, goes_on: bool) -> None:  # noqa: FBT001 - a table's column
+        wire = fleet.dial()
+        answer = wire.send(fleet.get("/1", line, version=version)).answer()
+        assert answer.body == b"/1"
+        assert (
+            answer.values("connection")
+            == {
+                (True, "HTTP/1.0"): ["keep-alive"],
+                (False, "HTTP/1.0"): ["close"],
+                (True, "HTTP/1.1"): [],
+                (False, "HTTP/1.1"): ["close"],
+            }[goes_on, version]
+        )
+        if goes_on:
+            assert wire.send(fleet.get("/2")).answer().body == b"/2"
+        else:
+            assert wire.recv() == b""
+
+    def test_a_client_that_has_said_all_still_gets_its_answers(self, fleet: Fleet) -> None:
+        wire = fleet.dial().send(fleet.get("/1") + fleet.get("/2"))
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert [wire.answer().body for _ in range(2)] == [b"/1", b"/2"]
+        assert wire.recv() == b""
+
+    def test_http_1_0_needs_no_host(self, fleet: Fleet) -> None:
+        request = fleet.get("/old", version="HTTP/1.0").replace(b"Host: orders.example\r\n", b"")
+        assert fleet.call(request).status == 200
+        assert fleet.upstream.requests[0].values("host") == [fleet.upstream.url.removeprefix("http://")]
+
+    def test_a_slow_head_is_ended_whatever_trickles(self, impatient: Fleet) -> None:
+        wire, silent = impatient.dial(), impatient.dial()
+        wire.send(b"GET / HTTP/1.1\r\n")
+        wire.socket.settimeout(0.05)
+        received, sent = b"", 0
+        while not received:
+            wire.send(b"x")
+            sent += 1
+            assert sent < 300
+            try:
+                received = wire.socket.recv(65536)
+            except TimeoutError:
+                continue
+        assert received.startswith(b"HTTP/1.1 408 ")
+        assert silent.recv() == b""
+        assert impatient.call(impatient.get("/")).status == 200
+
+    def test_a_slow_body_is_ended(self, impatient: Fleet) -> None:
+        wire = impatient.dial().send(impatient.get("/", "Content-Length: 3", method="POST") + b"ab")
+        answer = wire.answer()
+        assert (answer.status, answer.code, answer.values("connection")) == (408, "request_too_slow", ["close"])
+        assert wire.recv() == b""
+        impatient.settle()
+        assert impatient.upstream.requests == []
+
+    def test_an_idle_connection_is_ended_in_silence(self, impatient: Fleet) -> None:
+        wire = impatient.dial()
+        assert wire.send(impatient.get("/1")).answer().status == 200
+        assert wire.recv() == b""

@@ -1,0 +1,274 @@
+"""Upgrades: bytes both ways, unread, and never without a yes from the upstream."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+from websockets.sync.server import ServerConnection, serve
+
+from tests.programs import bearer, eventually, login
+
+if TYPE_CHECKING:
+    from tests.conftest import StartSidecar
+    from tests.sidecar.conftest import Fleet, Visit, Wire
+
+UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Own: 1\r\n\r\n"
+
+
+def echo(visit: Visit) -> None:
+    """Switch, then send back whatever comes."""
+    assert visit.head() is not None
+    visit.send(SWITCHING)
+    early = visit.recv_exactly(0)
+    if early:
+        visit.send(early)
+    while data := visit.recv():
+        visit.send(data)
+
+
+def tunnel(fleet: Fleet, early: bytes = b"") -> Wire:
+    """A client behind its 101."""
+    fleet.upstream.script = echo
+    wire = fleet.dial().send(fleet.get("/ws", *UPGRADE) + early)
+    answer = wire.answer()
+    assert answer.status == 101
+    assert dict(answer.headers) == {"x-own": "1", "connection": "Upgrade", "upgrade": "websocket"}
+    return wire
+
+
+def test_an_upgrade_is_asked_for_as_the_client_did_with_who_it_is(fleet: Fleet) -> None:
+    seen = []
+
+    def looking(visit: Visit) -> None:
+        seen.append(visit.head())
+        visit.send(SWITCHING)
+        visit.recv()
+
+    fleet.upstream.script = looking
+    wire = fleet.dial().send(fleet.get("/ws?room=1", *UPGRADE, "X-Authix-Subject: admin"))
+    assert wire.answer().status == 101
+    (head,) = seen
+    assert head is not None
+    assert (head.target, head.values("connection"), head.values("upgrade")) == (
+        "/ws?room=1",
+        ["Upgrade"],
+        ["websocket"],
+    )
+    assert head.values("sec-websocket-key") == ["dGhlIHNhbXBsZSBub25jZQ=="]
+    assert head.values("x-authix-subject") not in ([], ["admin"])
+
+
+def test_bytes_pass_both_ways_unchanged(fleet: Fleet) -> None:
+    wire = tunnel(fleet)
+    sent = os.urandom(4 << 20)
+    writer = threading.Thread(target=wire.send, args=(sent,))
+    writer.start()
+    received = wire.recv_exactly(len(sent))
+    writer.join()
+    assert received == sent
+
+
+def test_bytes_that_come_before_the_yes_wait_for_it(fleet: Fleet) -> None:
+    wire = tunnel(fleet, early=b"\x81\x05hello")
+    assert wire.recv_exactly(7) == b"\x81\x05hello"
+
+
+def test_bytes_right_behind_the_yes_are_the_tunnels(fleet: Fleet) -> None:
+    fleet.upstream.script = lambda visit: visit.send(SWITCHING + b"first") if visit.head() else None
+    wire = fleet.dial().send(fleet.get("/ws", *UPGRADE))
+    assert wire.answer().status == 101
+    assert wire.rest() == b"first"
+
+
+def test_an_end_passes_in_each_direction(fleet: Fleet) -> None:
+    wire = tunnel(fleet)
+    wire.send(b"last words")
+    wire.socket.shutdown(socket.SHUT_WR)
+    assert wire.rest() == b"last words"
+
+
+def test_what_was_sent_before_the_end_arrives_though_the_other_side_has_ended_already(fleet: Fleet) -> None:
+    received, may_read = [0], threading.Event()
+
+    def ending_first(visit: Visit) -> None:
+        visit.head()
+        visit.send(SWITCHING)
+        visit.socket.shutdown(socket.SHUT_WR)
+        assert may_read.wait(20)
+        while data := visit.recv():
+            received[0] += len(data)
+
+    fleet.upstream.script = ending_first
+    wire = fleet.dial().send(fleet.get("/ws", *UPGRADE))
+    assert wire.answer().status == 101
+    assert wire.recv() == b""
+    may_read.set()
+    wire.send(os.urandom(32 << 20)).close()
+    eventually(lambda: received[0] == 32 << 20, "everything arrives")
+
+
+@pytest.mark.parametrize("status", ["200 OK", "403 Forbidden", "426 Upgrade Required", "500 No"])
+def test_a_refused_upgrade_never_becomes_a_tunnel(fleet: Fleet, status: str) -> None:
+    fleet.upstream.answer = lambda request: fleet.upstream.saying(
+        request.target.encode(), "Upgrade: websocket", status=status
+    )
+    hidden = b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+    wire = fleet.dial().send(fleet.get("/ws", *UPGRADE) + hidden)
+    answer = wire.answer()
+    assert (answer.status, answer.body) == (int(status[:3]), b"/ws")
+    assert wire.answer().code == "token_missing"
+    assert wire.send(fleet.get("/next")).answer().body == b"/next"
+    assert [request.target for request in fleet.upstream.requests] == ["/ws", "/next"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "version"),
+    [
+        (["Upgrade: websocket"], "HTTP/1.1"),
+        (["Connection: Upgrade"], "HTTP/1.1"),
+        ([*UPGRADE], "HTTP/1.0"),
+        ([*UPGRADE, "Transfer-Encoding: chunked"], "HTTP/1.1"),
+        (["Connection: Upgrade", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"], "HTTP/1.1"),
+        (["Connection: Upgrade", "Upgrade: websocket, h2c"], "HTTP/1.1"),
+        (["Connection: Upgrade", "Upgrade: TLS/1.2"], "HTTP/1.1"),
+    ],
+)
+def test_what_is_no_upgrade_is_not_asked_for_and_a_yes_to_it_is_broken(
+    fleet: Fleet, lines: list[str], version: str
+) -> None:
+    seen = []
+
+    def saying_yes(visit: Visit) -> None:
+        head = visit.head()
+        assert head is not None
+        seen.append(head)
+        visit.send(SWITCHING)
+        while visit.recv():
+            pass
+
+    fleet.upstream.script = saying_yes
+    body = b"0\r\n\r\n" if "Transfer-Encoding: chunked" in lines else b""
+    answer = fleet.call(fleet.get("/ws", *lines, version=version) + body)
+    assert (answer.status, answer.code) == (502, "upstream_broken")
+    assert (seen[0].values("upgrade"), seen[0].values("connection")) == ([], [])
+
+
+def test_an_upgrade_without_a_token_is_refused(fleet: Fleet) -> None:
+    request = fleet.get("/ws", *UPGRADE).replace(fleet.token.encode(), b"a.b.c")
+    assert fleet.call(request).status == 401
+    fleet.settle()
+    assert fleet.upstream.requests == []
+
+
+def test_websockets_work(fleet: Fleet, start_sidecar: StartSidecar) -> None:
+    """By a client and a server of another make, with frames of 1 MiB."""
+
+    def echoing(server_side: ServerConnection) -> None:
+        for message in server_side:
+            server_side.send(message)
+
+    with serve(echoing, "127.0.0.1", 0, max_size=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            port = server.socket.getsockname()[1]
+            sidecar = start_sidecar(fleet.issuer.url, f"http://127.0.0.1:{port}").ready()
+            url = f"ws://127.0.0.1:{sidecar.proxy_port}/ws"
+            with connect(url, additional_headers=bearer(fleet.token), max_size=None, proxy=None) as websocket:
+                for message in ("héllo", os.urandom(1 << 20), "", b"\x00"):
+                    websocket.send(message)
+                    assert websocket.recv(20) == message
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class TestLogout:
+    def test_cuts_the_users_tunnels_and_event_streams_and_nobody_elses(self, fleet: Fleet) -> None:
+        client, _, token = fleet.new_user()
+        ours: list[Wire] = []
+        theirs: list[Wire] = []
+        for user_token, wires in ((token, ours), (fleet.token, theirs)):
+            for _ in range(3):
+                fleet.upstream.script = echo
+                wire = fleet.dial().send(fleet.get("/ws", *UPGRADE, token=user_token))
+                assert wire.answer().status == 101
+                wires.append(wire)
+                fleet.upstream.script = events
+                wire = fleet.dial().send(fleet.get("/events", token=user_token))
+                assert wire.head().status == 200
+                assert wire.piece() == b"data: 1\n\n"
+                wires.append(wire)
+        assert client.post("/logout", headers=bearer(token)).status_code == 204
+        assert [wire.rest().strip() for wire in ours] == [b""] * 6
+        for wire in theirs[::2]:
+            assert wire.send(b"still here").recv_exactly(10) == b"still here"
+        for wire in theirs[1::2]:
+            wire.socket.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                wire.piece()
+
+    def test_of_one_session_cuts_that_sessions_streams_only(self, fleet: Fleet) -> None:
+        client, _, token = fleet.new_user("two-devices@example.com")
+        with fleet.issuer.client() as another_device:
+            other_token = login(another_device, "two-devices@example.com")
+        fleet.upstream.script = echo
+        mine, others = (fleet.dial().send(fleet.get("/ws", *UPGRADE, token=each)) for each in (token, other_token))
+        assert [wire.answer().status for wire in (mine, others)] == [101, 101]
+        assert client.post("/logout?scope=session").status_code == 204
+        assert mine.rest() == b""
+        assert others.send(b"still here").recv_exactly(10) == b"still here"
+
+    def test_while_the_upstream_thinks_refuses_the_stream_it_then_begins(self, fleet: Fleet) -> None:
+        client, _, token = fleet.new_user()
+        asked, logged_out = threading.Event(), threading.Event()
+
+        def thinking(visit: Visit) -> None:
+            visit.head()
+            asked.set()
+            assert logged_out.wait(20)
+            visit.send(SWITCHING)
+
+        fleet.upstream.script = thinking
+        wire = fleet.dial().send(fleet.get("/ws", *UPGRADE, token=token))
+        assert asked.wait(20)
+        assert client.post("/logout").status_code == 204
+        fleet.until_refused(token)
+        logged_out.set()
+        answer = wire.answer()
+        assert (answer.status, answer.code) == (401, "token_revoked")
+
+    def test_cuts_a_websocket(self, fleet: Fleet, start_sidecar: StartSidecar) -> None:
+        def listening(server_side: ServerConnection) -> None:
+            for _ in server_side:
+                pass
+
+        client, _, token = fleet.new_user()
+        with serve(listening, "127.0.0.1", 0) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                port = server.socket.getsockname()[1]
+                sidecar = start_sidecar(fleet.issuer.url, f"http://127.0.0.1:{port}").ready()
+                url = f"ws://127.0.0.1:{sidecar.proxy_port}/ws"
+                with connect(url, additional_headers=bearer(token), proxy=None) as websocket:
+                    assert client.post("/logout").status_code == 204
+                    with pytest.raises(ConnectionClosed):
+                        websocket.recv(20)
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+def events(visit: Visit) -> None:
+    """Say one thing, then nothing."""
+    visit.request()
+    visit.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+    visit.recv()

@@ -1,0 +1,246 @@
+"""An upstream that fails, and the connections to it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING
+
+import h11
+import pytest
+
+from tests.programs import free_port
+
+if TYPE_CHECKING:
+    from tests.conftest import StartSidecar
+    from tests.sidecar.conftest import Fleet, Visit, Wire
+
+
+class TestUpstream:
+    def test_that_is_not_there_is_unreachable(self, fleet: Fleet, start_sidecar: StartSidecar) -> None:
+        sidecar = start_sidecar(fleet.issuer.url, f"http://127.0.0.1:{free_port()}").ready()
+        answer = fleet.dial(sidecar.proxy_port).send(fleet.get("/")).answer()
+        assert (answer.status, answer.code, answer.values("retry-after")) == (503, "upstream_unreachable", ["1"])
+
+    def test_that_ended_its_idle_connections_is_asked_anew(self, fleet: Fleet) -> None:
+        wire = fleet.dial()
+        for number in range(5):
+            assert wire.send(fleet.get(f"/{number}", method="POST")).answer().status == 200
+            fleet.upstream.close_idle()
+            fleet.settle()
+
+    @pytest.mark.parametrize(
+        ("method", "lines", "body", "status"),
+        [
+            ("GET", [], b"", 200),
+            ("PUT", [], b"", 200),
+            ("POST", [], b"", 502),
+            ("PUT", ["Content-Length: 1"], b"x", 502),
+        ],
+    )
+    def test_whose_kept_connection_dies_under_a_request_is_asked_once_more_when_that_is_safe(
+        self, fleet: Fleet, method: str, lines: list[str], body: bytes, status: int
+    ) -> None:
+        def dying(visit: Visit) -> None:
+            while (request := visit.request()) is not None:
+                if request.target == "/second" and visit is fleet.upstream.visits[0]:
+                    visit.reset()
+                    return
+                visit.send(fleet.upstream.answer(request))
+
+        fleet.upstream.script = dying
+        wire = fleet.dial()
+        assert wire.send(fleet.get("/first")).answer().status == 200
+        answer = wire.send(fleet.get("/second", *lines, method=method) + body).answer(method)
+        assert answer.status == status
+        assert answer.body == b"/second" if status == 200 else answer.code == "upstream_broken"
+
+    def test_that_dies_under_every_request_is_asked_at_most_twice(self, fleet: Fleet) -> None:
+        def dying(visit: Visit) -> None:
+            request = visit.request()
+            if request is not None and request.target == "/first":
+                visit.send(fleet.upstream.answer(request))
+                visit.request()
+
+        fleet.upstream.script = dying
+        wire = fleet.dial()
+        assert wire.send(fleet.get("/first")).answer().status == 200
+        answer = wire.send(fleet.get("/second")).answer()
+        assert (answer.status, answer.code) == (502, "upstream_broken")
+        assert [request.target for request in fleet.upstream.requests] == ["/first", "/second", "/second"]
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"",
+            b"HTTP/1.1 200",
+            b"SSH-2.0-OpenSSH\r\n",
+            b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+            b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nX: \x00\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        ],
+        ids=lambda answer: repr(answer[:60]),
+    )
+    def test_whose_answer_is_none_is_broken(self, fleet: Fleet, answer: bytes) -> None:
+        def talking(visit: Visit) -> None:
+            visit.request()
+            visit.send(answer)
+
+        fleet.upstream.script = talking
+        given = fleet.dial().send(fleet.get("/", version="HTTP/1.0")).answer()
+        assert (given.status, given.code) == (502, "upstream_broken")
+
+    @pytest.mark.parametrize(
+        "part", [b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000, b"HTTP/1.1 103 Early Hints\r\n\r\n" * 4000]
+    )
+    def test_whose_head_does_not_end_is_broken(self, fleet: Fleet, part: bytes) -> None:
+        def talking(visit: Visit) -> None:
+            visit.request()
+            visit.send(part)
+            assert visit.recv() == b""
+
+        fleet.upstream.script = talking
+        given = fleet.dial().send(fleet.get("/", version="HTTP/1.0")).answer()
+        assert (given.status, given.code) == (502, "upstream_broken")
+
+    @pytest.mark.parametrize(
+        "beginning",
+        [
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n",
+        ],
+    )
+    def test_that_dies_amid_an_answer_breaks_it_off_where_its_client_can_see(
+        self, fleet: Fleet, beginning: bytes
+    ) -> None:
+        def dying(visit: Visit) -> None:
+            visit.request()
+            visit.send(beginning)
+
+        fleet.upstream.script = dying
+        wire = fleet.dial().send(fleet.get("/"))
+        with pytest.raises(h11.RemoteProtocolError):
+            wire.answer()
+
+    def test_that_dies_amid_an_answer_without_length_breaks_it_off(self, fleet: Fleet) -> None:
+        def dying(visit: Visit) -> None:
+            visit.request()
+            visit.send(b"HTTP/1.1 200 OK\r\n\r\n01234")
+            assert broken.wait(20)
+            visit.reset()
+
+        broken = threading.Event()
+        fleet.upstream.script = dying
+        wire = fleet.dial().send(fleet.get("/"))
+        assert wire.head().status == 200
+        assert wire.piece() == b"01234"
+        broken.set()
+        with pytest.raises((h11.RemoteProtocolError, ConnectionResetError)):
+            wire.piece()
+
+    def test_that_does_not_answer_in_time_is_told_so(self, impatient: Fleet) -> None:
+        def silent(visit: Visit) -> None:
+            visit.request()
+            assert visit.recv() == b""
+
+        impatient.upstream.script = silent
+        answer = impatient.call(impatient.get("/"))
+        assert (answer.status, answer.code) == (504, "upstream_timeout")
+        impatient.upstream.script = impatient.upstream.serve
+        assert impatient.call(impatient.get("/")).status == 200
+
+    def test_that_falls_silent_amid_an_answer_breaks_it_off(self, impatient: Fleet) -> None:
+
+        def falling_silent(visit: Visit) -> None:
+            visit.request()
+            visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
+            assert visit.recv() == b""
+
+        impatient.upstream.script = falling_silent
+        with pytest.raises(h11.RemoteProtocolError):
+            impatient.call(impatient.get("/"))
+
+    def test_is_left_when_its_client_is_gone(self, fleet: Fleet) -> None:
+        left = threading.Event()
+
+        def streaming(visit: Visit) -> None:
+            visit.request()
+            visit.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            try:
+                while True:
+                    visit.send(b"400\r\n" + b"x" * 1024 + b"\r\n")
+            except OSError:
+                left.set()
+
+        fleet.upstream.script = streaming
+        wire = fleet.dial().send(fleet.get("/"))
+        assert wire.head().status == 200
+        wire.close()
+        assert left.wait(20)
+
+
+class Asker(threading.Thread):
+    """Asks for targets of its own, and hangs up now and then."""
+
+    def __init__(self, fleet: Fleet, number: int, mood: random.Random) -> None:
+        super().__init__()
+        self.fleet, self.number, self.mood = fleet, number, mood
+        self.complete = 0
+        self.wrong: list[str] = []
+
+    def run(self) -> None:
+        wire = self.fleet.dial()
+        for turn in range(400):
+            try:
+                if not self.ask(wire, f"/{self.number}-{turn}"):
+                    wire = self.fleet.dial()
+            except (OSError, h11.RemoteProtocolError):  # the upstream's mood
+                wire = self.fleet.dial()
+
+    def ask(self, wire: Wire, target: str) -> bool:
+        """Whether the connection may be used on."""
+        wire.send(self.fleet.get(target))
+        if self.mood.random() < 0.05:
+            wire.close()
+            return False
+        answer = wire.answer()
+        if answer.status == 200:
+            self.complete += 1
+            if answer.body.replace(target.encode(), b""):
+                self.wrong.append(f"{target}: {answer.body[:60]!r}")
+        elif answer.code != "upstream_broken":
+            self.wrong.append(f"{target}: {answer}")
+        return True
+
+
+def test_no_answer_reaches_another_request_whoever_breaks_off(fleet: Fleet) -> None:
+    """Both sides hang up at random; whatever is answered in full is the answer to what was asked."""
+    seed = random.randrange(1 << 32)
+    dice = random.Random(seed)
+
+    def moody(visit: Visit) -> None:
+        mood = random.Random(dice.random())
+        while (request := visit.request()) is not None:
+            answer = fleet.upstream.saying(request.target.encode() * mood.choice([1, 1, 5000]))
+            if mood.random() < 0.05:
+                visit.send(answer[: mood.randrange(len(answer))])
+                (visit.reset if mood.random() < 0.5 else visit.socket.close)()
+                return
+            visit.send(answer)
+
+    fleet.upstream.script = moody
+    askers = [Asker(fleet, number, random.Random(dice.random())) for number in range(8)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert [asker.wrong for asker in askers] == [[]] * len(askers), f"seed {seed}"
+    assert sum(asker.complete for asker in askers) > 1000
