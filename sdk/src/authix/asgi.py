@@ -1,7 +1,8 @@
 """ASGI: a middleware that lets only verified requests through.
 
 Rule: every http and websocket request needs a good access token unless its path is public; the claims are in
-``scope["authix.claims"]``. The verifier runs with the application's lifespan.
+``scope["authix.claims"]``. The verifier runs with the application's lifespan; where server or application have none, it
+starts with the first request.
 """
 
 from __future__ import annotations
@@ -36,9 +37,12 @@ class AuthixMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, _around_lifespan(self._auth, send))
+            await self._app(scope, receive, self._around_lifespan(send))
             return
-        if scope["type"] in {"http", "websocket"} and scope["path"] not in self._public:
+        if scope["type"] not in {"http", "websocket"}:
+            raise ValueError(f"no token can be asked of ASGI scope type {scope['type']!r}")
+        await self._start()
+        if scope["path"] not in self._public:
             headers = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
             try:
                 scope["authix.claims"] = await self._auth.authenticate(bearer_token(headers), roles=self._roles)
@@ -47,16 +51,19 @@ class AuthixMiddleware:
                 return
         await self._app(scope, receive, send)
 
+    async def _start(self) -> None:
+        if not self._auth.running:
+            await self._auth.start()
 
-def _around_lifespan(auth: Authix, send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "lifespan.startup.complete":
-            await auth.start()
-        if message["type"].startswith("lifespan.shutdown."):
-            await auth.stop()
-        await send(message)
+    def _around_lifespan(self, send: Send) -> Send:
+        async def sending(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await self._start()
+            if message["type"].startswith("lifespan.shutdown."):
+                await self._auth.stop()
+            await send(message)
 
-    return sending
+        return sending
 
 
 async def _refuse(error: AuthixError, scope: Scope, send: Send) -> None:

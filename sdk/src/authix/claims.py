@@ -5,6 +5,7 @@ Rule: ``Claims`` exist only behind a checked signature; what was merely parsed i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -31,5 +32,5 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """``jti``"""
     key_id: str
     """``kid`` of the header: the key that signed."""
-    extra: dict[str, Any]
-    """Every other claim, as it stood in the token."""
+    extra: Mapping[str, Any]
+    """Every other claim, as it stood in the token; shared by all who present this token, so it is read-only."""

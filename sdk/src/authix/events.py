@@ -26,7 +26,7 @@ Subject = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Moment = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class UserRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="user"):
+class UserRevoked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag="user"):
     """Every token of ``sub`` issued at or before ``since_us`` is refused, until all of them are dead anyway."""
 
     v: Literal[1] = VERSION
@@ -35,7 +35,7 @@ class UserRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     until: Moment
 
 
-class SessionRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="session"):
+class SessionRevoked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag="session"):
     """Every token of session ``sid`` issued at or before ``since_us`` is refused."""
 
     v: Literal[1] = VERSION
@@ -45,7 +45,7 @@ class SessionRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     until: Moment
 
 
-class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="key"):
+class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag="key"):
     """Every token signed by ``kid`` is refused."""
 
     v: Literal[1] = VERSION
@@ -53,7 +53,7 @@ class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     until: Moment
 
 
-class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="heartbeat"):
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag="heartbeat"):
     """A watermark: every revocation with ``since_us <= complete_until_us`` stands before it."""
 
     v: Literal[1] = VERSION

@@ -22,45 +22,49 @@ logger = logging.getLogger("authix.feed")
 SILENCE = 5.0
 """Seconds without a byte (the feed has a heartbeat every second) after which the stream is taken as broken."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_FORESEEN = (httpx.HTTPError, SourceError)
 
 
 class HttpFeed:
     """A feed over server-sent events. ``take`` gets every event in the feed's order."""
 
-    def __init__(self, url: str, *, token: str, take: Callable[[Event], None]) -> None:
+    def __init__(self, url: str, *, token: str, take: Callable[[Event], None], silence: float = SILENCE) -> None:
         self.url = url
         self._headers = {"Accept": sse.CONTENT_TYPE, "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._take = take
+        self._silence = silence
         self._cursor: str | None = None
         self._healthy = False
 
     async def follow(self) -> None:
         """Follow for ever, resuming after every failure."""
         pause = _FIRST_PAUSE
-        timeout = httpx.Timeout(SILENCE)
+        timeout = httpx.Timeout(self._silence)
         async with httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False) as client:
             while True:
                 self._healthy = False
                 try:
                     await self._stream(client)
-                    reason = "the stream ended"
-                except (httpx.HTTPError, SourceError) as error:
-                    reason = str(error) or type(error).__name__
+                    self._report("the stream ended")
+                except Exception as error:  # noqa: BLE001 - whatever went wrong, the next try may do
+                    trace = None if isinstance(error, _FORESEEN) else error
+                    self._report(str(error) or type(error).__name__, trace)
                 if self._healthy:
                     pause = _FIRST_PAUSE
-                logger.warning("feed %s: %s; trying again", self.url, reason)
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret
                 pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _stream(self, client: httpx.AsyncClient) -> None:
-        headers = self._headers if self._cursor is None else self._headers | {"Last-Event-ID": self._cursor}
+        headers = self._headers | ({"Last-Event-ID": self._cursor} if self._cursor else {})
         async with client.stream("GET", self.url, headers=headers) as response:
             if response.status_code != httpx.codes.OK:
                 raise SourceError(f"answered {response.status_code}")
-            if response.headers.get("content-type", "").partition(";")[0] != sse.CONTENT_TYPE:
+            if response.headers.get("content-type", "").partition(";")[0].strip().lower() != sse.CONTENT_TYPE:
                 raise SourceError("is no event stream")
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise SourceError("is compressed, which was not asked for")
             decoder = sse.Decoder()
             async for chunk in response.aiter_raw():
                 for received in decoder.feed(chunk):
@@ -75,3 +79,6 @@ class HttpFeed:
         if not self._healthy:
             self._healthy = True
             logger.info("feed %s: connected", self.url)
+
+    def _report(self, reason: str, trace: Exception | None = None) -> None:
+        logger.warning("feed %s: %s; trying again", self.url, reason, exc_info=trace)

@@ -27,18 +27,17 @@ class Freshness:
 
     def __init__(self) -> None:
         self.complete_until_us = -1
-        self._advanced_at: float | None = None
-        self._lag = 0.0
+        self._fresh_as_of: float | None = None
 
     def observe(self, heartbeat: Heartbeat, monotonic: float) -> None:
         """Take a heartbeat that arrived at ``monotonic`` (seconds), after everything that stands before it."""
         if heartbeat.complete_until_us > self.complete_until_us:
             self.complete_until_us = heartbeat.complete_until_us
-            self._advanced_at = monotonic
-            self._lag = max(0, heartbeat.at_us - heartbeat.complete_until_us) / 1_000_000
+            lag = max(0, heartbeat.at_us - heartbeat.complete_until_us) / 1_000_000
+            self._fresh_as_of = monotonic - lag
 
     def age(self, monotonic: float) -> float | None:
         """Seconds by which the knowledge may be old; None before the first replay is complete."""
-        if self._advanced_at is None:
+        if self._fresh_as_of is None:
             return None
-        return max(0.0, monotonic - self._advanced_at) + self._lag
+        return monotonic - self._fresh_as_of

@@ -1,19 +1,19 @@
 """Follow the logout topic in Kafka (needs the extra ``authix[kafka]``).
 
-Rule: no consumer group. Every partition is read from the moment before which all revocations are dead; heartbeats count
-only once all that stood in the topic at the start was read, and only the lowest of the partitions' watermarks. A gap, a
-new partition or a silence makes everything be read again, which does no harm.
+Rule: no consumer group. Every partition is read from the moment before which all revocations are dead. Only heartbeats
+that come after everything there was read count, only the lowest of the partitions' watermarks, and one that comes late
+shows how late. A gap or other partitions make everything be read again, which does no harm.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -25,14 +25,14 @@ logger = logging.getLogger("authix.feed")
 
 CLOCK_SLACK = 600
 """Seconds by which this host's clock may be off when it says from when on the topic is read."""
-SILENCE = 10.0
-"""Seconds without any record (each partition has a heartbeat every second) after which everything is begun anew."""
-BACKLOG = 10_000
-"""Records of a partition that may be waiting at the brokers while its heartbeats still count as news."""
-_CALL_WITHIN = 10.0
-_LOOK_AGAIN = 0.01
+SILENCE = 5.0
+"""Seconds without a record in a partition (each has a heartbeat every second) after which the brokers are asked why."""
+AT_ONCE = 1000
+"""Records after which others on the event loop have their turn."""
+_CALL_WITHIN = 5.0
 _METADATA_EVERY_MS = 2000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_FORESEEN = (KafkaError, SourceError, OSError, TimeoutError)
 
 
 class KafkaFeed:
@@ -42,30 +42,37 @@ class KafkaFeed:
         self, url: str, servers: str, topic: str, *, options: Mapping[str, Any], take: Callable[[Event], None]
     ) -> None:
         self.url = url
-        self._servers = servers
+        self._servers = servers.split(",")
         self._topic = topic
         self._options = options
         self._take = take
+        self._delay = _Delay()
         self._healthy = False
 
-    async def follow(self) -> None:
+    async def follow(self) -> NoReturn:
         """Follow for ever, beginning anew after every failure."""
+        _silence_aiokafka()
         pause = _FIRST_PAUSE
         while True:
             self._healthy = False
             try:
                 await self._follow_once()
-            except (KafkaError, SourceError, OSError, TimeoutError) as error:
-                reason = str(error) or type(error).__name__
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._report(error)  # aiokafka lets out those of its own tasks
+            except Exception as error:  # noqa: BLE001 - whatever went wrong, the next try may do
+                self._report(error)
             if self._healthy:
                 pause = _FIRST_PAUSE
-            logger.warning("feed %s: %s; trying again", self.url, reason)
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - jitter, no secret
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def _follow_once(self) -> None:
+    async def _follow_once(self) -> NoReturn:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._servers,
+            # In another order each time: one that swallows everything may use up the patience for those after it.
+            bootstrap_servers=random.sample(self._servers, len(self._servers)),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -74,101 +81,148 @@ class KafkaFeed:
             **self._options,
         )
         try:
-            async with asyncio.timeout(_CALL_WITHIN):
-                await consumer.start()
-                reading = await self._begin(consumer)
-            await self._read_for_ever(consumer, reading)
+            await consumer.start()
+            reading = await self._begin(consumer)
+            while True:
+                await self._read(consumer, reading)
+                await asyncio.sleep(0)  # a consumer that has something at hand never waits
         finally:
-            with contextlib.suppress(TimeoutError, KafkaError):
-                async with asyncio.timeout(_CALL_WITHIN):
-                    await consumer.stop()
+            await _stop(consumer)
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> _Reading:
         """Assign every partition at the first record that can matter."""
         # Asking for one topic would make a missing one; asking for all does not.
         if self._topic not in await consumer.topics():
             raise SourceError(f"the topic {self._topic} does not exist")
-        partitions = await self._partitions(consumer)
-        consumer.assign(partitions)
+        await consumer.end_offsets([TopicPartition(self._topic, 0)])  # it knows the others no sooner
+        numbers = consumer.partitions_for_topic(self._topic)
+        if not numbers:
+            raise SourceError("the topic's partitions are not known")
+        partitions = [TopicPartition(self._topic, number) for number in sorted(numbers)]
+        # The ends first: a record that comes between these two is found or lies behind its partition's end.
         ends = await consumer.end_offsets(partitions)
         since_ms = round((time.time() - LOG_WINDOW - CLOCK_SLACK) * 1000)
         found = await consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
-        starts = {}
-        for partition in partitions:
-            first = found.get(partition)
-            # None: nothing is that young, so everything before the end seen above is dead.
-            starts[partition] = ends[partition] if first is None else first.offset
-            consumer.seek(partition, starts[partition])
+        starts = {
+            partition: ends[partition] if (first := found[partition]) is None else first.offset
+            for partition in partitions
+        }
+        consumer.assign(partitions)
+        for partition, start in starts.items():  # without a pause, in which it would choose a position by itself
+            consumer.seek(partition, start)
         return _Reading(starts, ends)
 
-    async def _partitions(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-        # A consumer learns a topic's partitions some time after it was told to read one of them; none known yet must
-        # never be taken for none there.
-        consumer.assign([TopicPartition(self._topic, 0)])
-        while not (numbers := consumer.partitions_for_topic(self._topic)):
-            await asyncio.sleep(_LOOK_AGAIN)
-        return [TopicPartition(self._topic, number) for number in sorted(numbers)]
+    async def _read(self, consumer: AIOKafkaConsumer, reading: _Reading) -> None:
+        batches = await consumer.getmany(timeout_ms=1000, max_records=AT_ONCE)
+        for partition, records in batches.items():
+            reading.advance(partition, records)
+            for record in records:
+                event = decode_event(record.value or b"")
+                if isinstance(event, Heartbeat):
+                    reading.heartbeats[partition] = event
+                elif event is not None:
+                    self._take(event)
+        # None: it is gone. An aiokafka that is to read a topic that is not there uses up a whole core.
+        if consumer.partitions_for_topic(self._topic) != reading.numbers:
+            raise SourceError("the topic's partitions changed")
+        heartbeat = reading.heartbeat(consumer.highwater)
+        if heartbeat is not None:
+            self._take(self._delay.shown_by(heartbeat))
+            if not self._healthy:
+                self._healthy = True
+                logger.info("feed %s: connected, %d partitions read", self.url, len(reading.numbers))
+        if reading.silence() > SILENCE:
+            # The issuers' silence is no reason to read everything again; the brokers' is.
+            if await consumer.end_offsets(list(reading.next)) != reading.next:
+                raise SourceError(f"records do not arrive within {SILENCE:.0f} s")
+            reading.forgive_silence()
 
-    async def _read_for_ever(self, consumer: AIOKafkaConsumer, reading: _Reading) -> None:
-        last_record = time.monotonic()
-        while True:
-            async with asyncio.timeout(_CALL_WITHIN):
-                batches = await consumer.getmany(timeout_ms=1000)
-            for partition, records in batches.items():
-                for record in records:
-                    event = reading.next_event(partition, record)
-                    if event is not None:
-                        self._take(event)
-            if batches:
-                last_record = time.monotonic()
-            elif time.monotonic() - last_record > SILENCE:
-                raise SourceError(f"no record for {SILENCE:.0f} s")
-            numbers = consumer.partitions_for_topic(self._topic)
-            if numbers is not None and numbers != reading.numbers:
-                raise SourceError("the topic's partitions changed")
-            heartbeat = reading.heartbeat(consumer.highwater)
-            if heartbeat is not None:
-                self._take(heartbeat)
-                if not self._healthy:
-                    self._healthy = True
-                    logger.info("feed %s: connected, %d partitions read", self.url, len(reading.numbers))
+    def _report(self, error: BaseException) -> None:
+        reason = str(error) or type(error).__name__
+        trace = None if isinstance(error, _FORESEEN) else error
+        logger.warning("feed %s: %s; trying again", self.url, reason, exc_info=trace)
 
 
 class _Reading:
     """Where each partition stands. Does no I/O."""
 
     def __init__(self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> None:
-        self.numbers = frozenset(partition.partition for partition in starts)
-        self._next = dict(starts)
+        self.numbers = {partition.partition for partition in starts}
+        self.next = dict(starts)
+        self.heartbeats: dict[TopicPartition, Heartbeat] = {}
+        """The last of each partition that counts."""
         self._ends = ends
         self._caught_up = False
-        self._heartbeats: dict[TopicPartition, Heartbeat] = {}
         self._sent_until_us = -1
+        self._heard: dict[TopicPartition, float] = {}
+        self.forgive_silence()
 
-    def next_event(self, partition: TopicPartition, record: ConsumerRecord[bytes, bytes]) -> Event | None:
-        """The revocation in the partition's next record. Raises ``SourceError`` when records are missing."""
-        if record.offset != self._next[partition]:
-            raise SourceError(
-                f"partition {partition.partition} goes on at {record.offset}, not {self._next[partition]}"
-            )
-        self._next[partition] += 1
-        event = decode_event(record.value or b"")
-        if isinstance(event, Heartbeat):
-            self._heartbeats[partition] = event
-            return None
-        return event
+    def advance(self, partition: TopicPartition, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
+        """Go on to these records of the partition. Raises ``SourceError`` when some before or among them are missing."""
+        expected = self.next[partition]
+        if records[0].offset != expected or records[-1].offset != expected + len(records) - 1:
+            raise SourceError(f"records of partition {partition.partition} are missing from {expected} on")
+        self.next[partition] += len(records)
+        self._heard[partition] = time.monotonic()
+
+    def silence(self) -> float:
+        """Seconds since the partition that is silent longest has said something."""
+        return time.monotonic() - min(self._heard.values())
+
+    def forgive_silence(self) -> None:
+        self._heard = dict.fromkeys(self.next, time.monotonic())
 
     def heartbeat(self, highwater: Callable[[TopicPartition], int | None]) -> Heartbeat | None:
         """What all partitions together vouch for, when it is more than before."""
         if not self._caught_up:
-            self._caught_up = all(self._next[partition] >= end for partition, end in self._ends.items())
-        if not self._caught_up or len(self._heartbeats) < len(self._next):
+            # Some relay's last words may be among those read so far: they tell nothing of now.
+            self.heartbeats.clear()
+            self._caught_up = all(at >= max(self._ends[tp], highwater(tp) or 0) for tp, at in self.next.items())
+        if len(self.heartbeats) < len(self.next):
             return None
-        if any((highwater(partition) or 0) - at > BACKLOG for partition, at in self._next.items()):
-            return None
-        complete = min(heartbeat.complete_until_us for heartbeat in self._heartbeats.values())
+        complete = min(heartbeat.complete_until_us for heartbeat in self.heartbeats.values())
         if complete <= self._sent_until_us:
             return None
         self._sent_until_us = complete
-        lag = max(heartbeat.at_us - heartbeat.complete_until_us for heartbeat in self._heartbeats.values())
+        lag = max(heartbeat.at_us - heartbeat.complete_until_us for heartbeat in self.heartbeats.values())
         return Heartbeat(at_us=complete + max(lag, 0), complete_until_us=complete)
+
+
+class _Delay:
+    """How much later than usual a heartbeat comes, on this host's monotonic clock.
+
+    A broker that hung appends what it had been sent before, as if it were of now. Whoever sent that could not send the
+    logouts after it.
+    """
+
+    def __init__(self) -> None:
+        self._distances: deque[int] = deque(
+            maxlen=30
+        )  # by as many heartbeats a step of the issuer's clock is forgotten
+
+    def shown_by(self, heartbeat: Heartbeat) -> Heartbeat:
+        """The heartbeat with at least this delay as its lag."""
+        complete = heartbeat.complete_until_us
+        lag = heartbeat.at_us - complete
+        distance = time.monotonic_ns() // 1000 - complete
+        if lag < 1_000_000:
+            self._distances.append(distance - lag)
+        delay = distance - min(self._distances, default=distance)
+        return Heartbeat(at_us=complete + max(lag, delay), complete_until_us=complete)
+
+
+def _silence_aiokafka() -> None:
+    """It says many times a second that a broker is away; the feed says it once. A level that someone has set stays."""
+    noisy = logging.getLogger("aiokafka")
+    if noisy.level == logging.NOTSET:
+        noisy.setLevel(logging.CRITICAL)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    # A task of its own: it may end by the CancelledError of one that it cancelled, and then leaves connections open.
+    stopping = asyncio.create_task(consumer.stop())
+    try:
+        await asyncio.wait([stopping], timeout=_CALL_WITHIN)
+    finally:
+        stopping.cancel()
+    await consumer._client.close()  # noqa: SLF001 - see above

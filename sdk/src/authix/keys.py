@@ -22,7 +22,7 @@ from authix.tokens import base64url_encode
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 AlgorithmName = Literal["ES256", "EdDSA", "RS256"]
 ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
-MIN_RSA_BITS = 2048
+MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 
 _IMPLEMENTATIONS: Mapping[AlgorithmName, Algorithm] = {
     "ES256": ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1),
@@ -71,7 +71,7 @@ class KeySet:
         """
         try:
             jwks = msgspec.json.decode(document, type=dict[str, Any]).get("keys")
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise SourceError("the key set is not JSON") from None
         if not isinstance(jwks, list):
             raise SourceError("the key set has no list of keys")
@@ -86,9 +86,6 @@ class KeySet:
 
     def get(self, key_id: str) -> VerificationKey | None:
         return self._keys.get(key_id)
-
-    def without(self, key_id: str) -> KeySet:
-        return KeySet(key for key in self if key.key_id != key_id)
 
     def __contains__(self, key_id: object) -> bool:
         return key_id in self._keys
@@ -111,9 +108,9 @@ def _algorithm_of(key: object) -> AlgorithmName:
         return "ES256"
     if isinstance(key, ed25519.Ed25519PublicKey):
         return "EdDSA"
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= MIN_RSA_BITS:
+    if isinstance(key, rsa.RSAPublicKey) and MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         return "RS256"
-    raise SourceError("a key is neither P-256, Ed25519 nor RSA of 2048 bits or more")
+    raise SourceError("a key is neither P-256, Ed25519 nor RSA of 2048 to 8192 bits")
 
 
 def _members(key: PublicKey) -> dict[str, str]:
@@ -124,7 +121,7 @@ def _members(key: PublicKey) -> dict[str, str]:
 
 def _from_jwk(jwk: object) -> VerificationKey | None:
     """The key, or None where it is of a kind, use or algorithm that is not ours."""
-    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig" or "d" in jwk or "k" in jwk:
+    if not isinstance(jwk, dict) or jwk.get("use", "sig") != "sig":
         return None
     key_id = jwk.get("kid")
     if not isinstance(key_id, str) or not key_id:

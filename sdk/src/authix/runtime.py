@@ -22,7 +22,7 @@ from authix.feed import HttpFeed
 from authix.freshness import WhenStale
 from authix.key_source import HttpKeySource
 from authix.keys import AlgorithmName
-from authix.settings import FeedUrl, VerifierSettings, feed_urls, load
+from authix.settings import FeedUrl, VerifierSettings, load
 from authix.verifier import Verifier
 
 logger = logging.getLogger("authix")
@@ -59,7 +59,7 @@ class Authix:
                 "issuer": issuer,
                 "audience": audience,
                 "keys": keys,
-                "feed": feed_urls(feed) if feed else None,
+                "feed": feed,
                 "feed_token": feed_token,
                 "allow_http": allow_http,
                 "algorithms": algorithms,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Coroutine
 from functools import wraps
+from inspect import isawaitable
 from typing import Any, Concatenate, ParamSpec, cast
 
 from sanic import HTTPResponse, Request, Sanic
@@ -17,7 +18,8 @@ from authix.errors import AuthixError
 from authix.runtime import Authix
 
 P = ParamSpec("P")
-Handler = Callable[Concatenate[Request, P], Coroutine[Any, Any, Any]]
+Handler = Callable[Concatenate[Request, P], Any]
+Judged = Callable[Concatenate[Request, P], Coroutine[Any, Any, Any]]
 
 
 class SanicAuthix(Authix):
@@ -28,11 +30,14 @@ class SanicAuthix(Authix):
         app.before_server_start(self._start_with)
         app.after_server_stop(self._stop_with)
 
-    def required(self, *, roles: Collection[str] = ()) -> Callable[[Handler[P]], Handler[P]]:
-        """Require a good access token whose user has all of ``roles``."""
+    def required(self, *, roles: Collection[str] = ()) -> Callable[[Handler[P]], Judged[P]]:
+        """Require a good access token whose user has all of ``roles``.
+
+        Sanic shakes hands before it calls a websocket handler, so there a refusal closes the new connection at once.
+        """
         needed = frozenset(roles)
 
-        def decorate(handler: Handler[P]) -> Handler[P]:
+        def decorate(handler: Handler[P]) -> Judged[P]:
             @wraps(handler)
             async def judged(request: Request, *args: P.args, **kwargs: P.kwargs) -> Any:
                 try:
@@ -41,9 +46,10 @@ class SanicAuthix(Authix):
                 except AuthixError as error:
                     status, headers, body = refusal(error)
                     return HTTPResponse(body, status, dict(headers))
-                return await handler(request, *args, **kwargs)
+                answer = handler(request, *args, **kwargs)
+                return await answer if isawaitable(answer) else answer
 
-            return cast("Handler[P]", judged)
+            return cast("Judged[P]", judged)
 
         return decorate
 

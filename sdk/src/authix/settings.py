@@ -2,7 +2,8 @@
 
 Rule: a setting is declared once, as a field that knows its name, its text form and its default. ``NAME_FILE`` reads it
 from a file, an argument or ``--flag`` wins over both. All problems are reported together, one sentence each, naming the
-setting and saying how to mend it; a secret's value is never part of a sentence or a repr.
+setting and saying how to mend it (what does not go together, once each by itself is right); a secret's value is never
+part of a sentence or a repr.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def load(cls: type[S], environ: Mapping[str, str] | None = None, arguments: Mapp
                 if field.default is REQUIRED:
                     problems.append(f"{field.metadata['name']} is missing: set it to {field.metadata['help']}.")
                 continue
-            values[field.name] = field.metadata["parse"](raw) if isinstance(raw, str) else raw
+            values[field.name] = field.metadata["parse"](str(raw)) if isinstance(raw, str | int | float) else raw
         except ValueError as error:
             problems.append(f"{field.metadata['name']} {error}.")
     if not problems:
@@ -71,7 +72,8 @@ def add_flags(parser: ArgumentParser, cls: type[Any]) -> None:
     for field in dataclasses.fields(cls):
         if not field.metadata["secret"]:
             name = field.metadata["name"]
-            default = "" if field.default in {REQUIRED, None, ""} else f" (default: {field.default})"
+            spelt = spell(field.default)
+            default = f" (default: {spelt})" if spelt else ""
             flag = "--" + field.name.replace("_", "-")
             parser.add_argument(
                 flag, metavar="VALUE", help=f"{name}: {field.metadata['help']}{default}".replace("%", "%%")
@@ -81,6 +83,16 @@ def add_flags(parser: ArgumentParser, cls: type[Any]) -> None:
 def from_flags(cls: type[S], options: Namespace) -> S:
     """The settings of a program: its flags over its environment."""
     return load(cls, arguments={f.name: getattr(options, f.name, None) for f in dataclasses.fields(cast(Any, cls))})
+
+
+def spell(default: object) -> str:
+    """A default as one would set it."""
+    match default:
+        case bool():
+            return "yes" if default else "no"
+        case frozenset() | tuple():
+            return ",".join(sorted(default))
+    return "" if default in {REQUIRED, None} else str(default)
 
 
 def _from_environment(name: str, environ: Mapping[str, str]) -> str | None:
@@ -96,18 +108,32 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> str | None:
 
 
 def text(value: str) -> str:
+    if not value or value != value.strip() or not value.isprintable():
+        raise ValueError("must be printable text without a space at its ends")
     return value
+
+
+_URL = re.compile(r"https?://[^\s/?#@\\]+(/[^\s?#@\\]*)?(?<!/)")
 
 
 def url(value: str) -> str:
     """An absolute http(s) URL without query, fragment, credentials or trailing slash."""
-    parts = urlsplit(value)
-    plain = not (parts.query or parts.fragment or parts.username or value.endswith(("/", "?", "#")))
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain or not value.isprintable():
+    try:
+        parts = urlsplit(value)
+        good = _URL.fullmatch(value) and value.isprintable() and parts.hostname and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        good = False
+    if not good:
         raise ValueError(
-            f"must be an http(s) URL such as https://auth.example.com, without a slash at the end, not {value!r}"
+            "must be an http(s) URL such as https://auth.example.com, without a slash at the end and without a "
+            f"password, not {_shown(value)}"
         )
     return value
+
+
+def _shown(value: str) -> str:
+    """``value`` for a sentence, unless it may hold a password."""
+    return "what it is" if {"@", "?", "#"} & set(value) else repr(value)
 
 
 class FeedUrl(NamedTuple):
@@ -127,7 +153,7 @@ def feed_urls(value: str) -> tuple[FeedUrl, ...]:
     for part in re.split(r",\s*(?=[a-z]+://)", value.strip()):
         match = _KAFKA_URL.fullmatch(part)
         if match is None and part.startswith("kafka:"):
-            raise ValueError(f"must name Kafka as kafka://host:port,host:port/topic, not {part!r}")
+            raise ValueError(f"must name Kafka as kafka://host:port,host:port/topic, not {_shown(part)}")
         found.append(FeedUrl(part, match[1], match[2]) if match else FeedUrl(url(part)))
     return tuple(found)
 
@@ -156,10 +182,13 @@ def flag(value: str) -> bool:
     return value.lower() in {"yes", "true", "1"}
 
 
+_SECRET = re.compile(r"[A-Za-z0-9._~+/-]{32,}=*", re.ASCII)
+
+
 def secret_text(value: str) -> str:
-    """A secret of at least 32 characters."""
-    if len(value) < 32 or not value.isascii() or not value.isprintable():
-        raise ValueError("must be at least 32 printable ASCII characters: make one with `openssl rand -base64 32`")
+    """A secret of at least 32 characters that a bearer token may have (RFC 6750, 2.1)."""
+    if _SECRET.fullmatch(value) is None:
+        raise ValueError("must be at least 32 letters, digits or -._~+/: make one with `openssl rand -base64 32`")
     return value
 
 
@@ -261,12 +290,13 @@ class VerifierSettings(KafkaSecurity):
     def __post_init__(self) -> None:
         super().__post_init__()
         sources = [("AUTHIX_KEYS", self.keys_url), *(("AUTHIX_FEED", feed.url) for feed in self.feeds)]
-        for name, source in sources:
-            parts = urlsplit(source)
-            if parts.scheme == "http" and not self.allow_http and not is_loopback(parts.hostname):
-                raise ValueError(
-                    f"{name} {source} is plain http beyond this machine: use https, or set AUTHIX_ALLOW_HTTP=yes"
-                )
+        plain = [
+            f"{name} {source} is plain http beyond this machine: use https, or set AUTHIX_ALLOW_HTTP=yes"
+            for name, source in sources
+            if source.startswith("http:") and not is_loopback(urlsplit(source).hostname)
+        ]
+        if plain and not self.allow_http:
+            raise ValueError(".\n".join(plain))
 
     @property
     def keys_url(self) -> str:

@@ -46,10 +46,10 @@ def parse(token: str) -> Parsed:
     header = json_object(base64url_decode(head))
     if "crit" in header or "b64" in header:
         raise HeaderRefused("the header asks for an extension (crit, b64)")
-    algorithm, key_id = header.get("alg"), header.get("kid")
+    algorithm, kind, key_id = header.get("alg"), header.get("typ"), header.get("kid")
     if not isinstance(algorithm, str):
         raise TokenMalformed("the header names no algorithm")
-    if header.get("typ") not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         raise TokenTypeWrong("the token is not an access token (typ at+jwt)")
     if not isinstance(key_id, str) or not 0 < len(key_id) <= MAX_KEY_ID:
         raise TokenMalformed("the header names no key (kid)")
@@ -76,10 +76,14 @@ def base64url_decode(text: str) -> bytes:
 def json_object(data: bytes) -> dict[str, Any]:
     """The JSON object in ``data``.
 
-    Raises ``TokenMalformed`` for anything else: duplicate names at any depth, NaN and infinity, a BOM, other encodings.
+    Raises ``TokenMalformed`` for anything else: duplicate names at any depth, NaN and infinity, a BOM, other encodings,
+    half a surrogate pair.
     """
     try:
-        value = _DECODER.decode(data.decode("utf-8"))
+        text = data.decode("utf-8")
+        value = _DECODER.decode(text)
+        if "\\u" in text:  # only an escape can spell half a pair
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise TokenMalformed("a segment is not a JSON object") from None
     if not isinstance(value, dict):

@@ -1,0 +1,301 @@
+"""The ASGI middleware behind a real uvicorn: who is let through, how a refusal looks, and when the verifier runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import websockets
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from authix import Authix, Claims
+from authix.asgi import AuthixMiddleware
+from tests.programs import IssuerProgram, bearer, login, register
+
+if TYPE_CHECKING:
+    from tests.sdk.conftest import Authority, Mint, Serve
+
+Soon = Callable[..., Awaitable[None]]
+Scope = MutableMapping[str, Any]
+
+
+async def whoami(request: Request) -> JSONResponse:
+    claims: Claims | None = request.scope.get("authix.claims")
+    return JSONResponse({"subject": claims and claims.subject})
+
+
+async def echo(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.send_text(socket.scope["authix.claims"].subject)
+    await socket.close()
+
+
+def service(auth: Authix, **settings: Any) -> Starlette:
+    routes = [Route("/{path:path}", whoami, methods=["GET", "POST"]), WebSocketRoute("/ws", echo)]
+    return Starlette(routes=routes, middleware=[Middleware(AuthixMiddleware, auth=auth, **settings)])
+
+
+@pytest.fixture
+async def ready(authority: Authority, serve: Serve, soon: Soon) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service whose verifier is ready; /public is public."""
+    auth = authority.auth()
+    url = await serve(service(auth, public=["/public"]))
+    await soon(auth.ready, "the verifier is ready")
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+        yield client
+
+
+class TestRequests:
+    async def test_a_good_token_is_let_through_with_its_claims(self, ready: httpx.AsyncClient, mint: Mint) -> None:
+        for scheme in ("Bearer", "bearer", "BEARER"):
+            answer = await ready.get("/", headers={"Authorization": f"{scheme} {mint.fresh(sub='ada')}"})
+            assert (answer.status_code, answer.json()) == (200, {"subject": "ada"})
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS"])
+    async def test_no_token_is_a_challenge_without_an_error(self, ready: httpx.AsyncClient, method: str) -> None:
+        answer = await ready.request(method, "/")
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == 'Bearer realm="authix"'
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["cache-control"] == "no-store"
+        if method != "HEAD":
+            problem = answer.json()
+            assert (problem["status"], problem["code"], problem["title"]) == (401, "token_missing", "Unauthorized")
+
+    async def test_a_bad_token_is_a_challenge_with_its_reason(self, ready: httpx.AsyncClient, mint: Mint) -> None:
+        answer = await ready.get("/", headers=bearer(mint.fresh(aud="others")))
+        assert answer.status_code == 401
+        assert answer.json()["code"] == "audience_wrong"
+        challenge = answer.headers["www-authenticate"]
+        assert challenge.startswith('Bearer realm="authix", error="invalid_token", error_description="')
+        assert answer.json()["detail"] == "claim 'aud' does not name this audience"
+
+    async def test_exactly_one_header_with_exactly_one_token_counts(self, ready: httpx.AsyncClient, mint: Mint) -> None:
+        token, basic = mint.fresh(), "Basic dXNlcjpwYXNz"
+        forms = {
+            "token_missing": [[], [basic], [token], [f"BearerX {token}"], [f"Bearer\t{token}"]],
+            "token_malformed": [
+                *(["Bearer"], [f"Bearer  {token}"], [f"Bearer {token} x"], [f"Bearer {token},Bearer {token}"]),
+                *(
+                    [f"Bearer {token}\xe9"],
+                    [f"Bearer {token}"] * 2,
+                    [f"Bearer {token}", basic],
+                    [basic, f"Bearer {token}"],
+                ),
+            ],
+        }
+        for code, headers in ((code, headers) for code, many in forms.items() for headers in many):
+            answer = await ready.get("/", headers=[(b"Authorization", value.encode("latin-1")) for value in headers])
+            assert (headers, answer.status_code, answer.json()["code"]) == (headers, 401, code)
+
+    async def test_a_public_path_is_that_path_alone(self, ready: httpx.AsyncClient) -> None:
+        for path in ("/public", "/publi%63", "/public?x=1"):
+            assert (path, await status_of(ready, path)) == (path, 200)
+        others = ("/", "/public/", "//public", "/PUBLIC", "/public/x", "/public;x", "/x/../public", "/public%00")
+        for path in (*others, "/public%2f", "/%2fpublic", "/public%20", "/./public"):
+            assert (path, await status_of(ready, path)) == (path, 401)
+
+    async def test_a_public_path_has_no_claims_even_with_a_token(self, ready: httpx.AsyncClient, mint: Mint) -> None:
+        assert (await ready.get("/public", headers=bearer(mint.fresh()))).json() == {"subject": None}
+
+    async def test_all_of_the_roles_are_needed(
+        self, authority: Authority, mint: Mint, serve: Serve, soon: Soon
+    ) -> None:
+        auth = authority.auth()
+        url = await serve(service(auth, roles=["admin", "reader"]))
+        await soon(auth.ready, "the verifier is ready")
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            answer = await client.get("/", headers=bearer(mint.fresh(roles=["reader"])))
+            assert (answer.status_code, answer.json()["code"]) == (403, "role_missing")
+            assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
+            assert (await client.get("/", headers=bearer(mint.fresh(roles=["reader", "admin"])))).status_code == 200
+
+    async def test_before_it_is_ready_it_asks_to_come_back(
+        self, authority: Authority, mint: Mint, serve: Serve, soon: Soon
+    ) -> None:
+        authority.answers_for_keys.clear()
+        auth = authority.auth()
+        url = await serve(service(auth))
+        await soon(lambda: auth.problems() == ["keys_missing"], "the feed is here")
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            answer = await client.get("/", headers=bearer(mint.fresh()))
+            assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+            assert answer.headers["retry-after"] == "1"
+            assert "www-authenticate" not in answer.headers
+            assert (await client.get("/")).status_code == 401, "a missing token is refused all the same"
+
+
+class TestWebSockets:
+    async def test_a_good_token_opens_one(self, ready: httpx.AsyncClient, mint: Mint) -> None:
+        headers = bearer(mint.fresh(sub="ada"))
+        async with websockets.connect(ws(ready), additional_headers=headers, proxy=None) as socket:
+            assert await socket.recv() == "ada"
+
+    async def test_no_token_is_refused_at_the_handshake(self, ready: httpx.AsyncClient) -> None:
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(ws(ready), proxy=None)
+        response = refused.value.response
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == 'Bearer realm="authix"'
+        assert json.loads(response.body or b"")["code"] == "token_missing"
+
+    async def test_a_server_that_can_not_refuse_with_an_answer_closes(self, authority: Authority) -> None:
+        """Closing before accepting is a 403 at the handshake."""
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async with authority.auth() as auth:
+            scope = {"type": "websocket", "path": "/ws", "headers": []}
+            await AuthixMiddleware(never, auth=auth)(scope, nothing, send)
+        assert sent == [{"type": "websocket.close", "code": 1008, "reason": "token_missing"}]
+
+
+class TestLifespan:
+    async def test_the_verifier_runs_while_the_application_does(self, authority: Authority) -> None:
+        auth, seen = authority.auth(), []
+
+        @asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            seen.append(("before", auth.running))
+            yield
+            seen.append(("after", auth.running))
+
+        app = Starlette(lifespan=lifespan, middleware=[Middleware(AuthixMiddleware, auth=auth)])
+        async with running(app) as messages:
+            seen.append(("during", auth.running))
+        assert seen == [("before", False), ("during", True), ("after", True)]
+        assert [message["type"] for message in messages] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+        assert not auth.running
+
+    async def test_it_does_not_start_for_an_application_that_fails_to(self, authority: Authority) -> None:
+        auth = authority.auth()
+
+        @asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            app.state.what_is_missing()
+            yield
+
+        app = Starlette(lifespan=lifespan, middleware=[Middleware(AuthixMiddleware, auth=auth)])
+        with pytest.raises(AttributeError, match="what_is_missing"):
+            async with running(app):
+                pass
+        assert not auth.running
+        assert authority.received == []
+
+    @pytest.mark.parametrize("lifespan", ["auto", "off"])
+    async def test_without_a_lifespan_it_starts_with_the_first_request(
+        self, authority: Authority, mint: Mint, serve: Serve, soon: Soon, lifespan: str
+    ) -> None:
+        auth = authority.auth()
+
+        async def app(scope: Scope, receive: Any, send: Any) -> None:
+            assert scope["type"] == "http", "it knows no lifespan"
+            await JSONResponse({"subject": scope["authix.claims"].subject})(scope, receive, send)
+
+        url = await serve(AuthixMiddleware(app, auth=auth), lifespan=lifespan)
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            token = mint.fresh(sub="ada")
+            assert (await client.get("/", headers=bearer(token))).status_code == 503
+            await soon(auth.ready, "the verifier is ready")
+            assert (await client.get("/", headers=bearer(token))).json() == {"subject": "ada"}
+        await auth.stop()
+
+    async def test_parts_of_an_application_may_share_one(
+        self, authority: Authority, mint: Mint, serve: Serve, soon: Soon
+    ) -> None:
+        auth = authority.auth()
+        admin = AuthixMiddleware(Starlette(routes=[Route("/", whoami)]), auth=auth, roles=["admin"])
+        everyone = AuthixMiddleware(Starlette(routes=[Route("/", whoami)]), auth=auth)
+        url = await serve(Starlette(routes=[Mount("/admin", admin), Mount("/all", everyone)]))
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            await client.get("/all/")
+            await soon(auth.ready, "the verifier is ready")
+            headers = bearer(mint.fresh())
+            assert [(await client.get(path, headers=headers)).status_code for path in ("/all/", "/admin/")] == [
+                200,
+                403,
+            ]
+        await auth.stop()
+
+    async def test_a_kind_of_connection_it_does_not_know_is_not_let_through(self, authority: Authority) -> None:
+        with pytest.raises(ValueError, match="webtransport"):
+            await AuthixMiddleware(never, auth=authority.auth())({"type": "webtransport"}, nothing, nothing)
+
+
+async def test_a_logout_at_the_issuer_is_known_to_the_service_at_once(
+    issuer: IssuerProgram, serve: Serve, soon: Soon
+) -> None:
+    auth = Authix(issuer=issuer.url, audience="tests")
+    url = await serve(service(auth))
+    await soon(auth.ready, "the verifier is ready")
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        with issuer.client() as ada, issuer.client() as bob:
+            subject = register(ada, "ada@example.com")
+            register(bob, "bob@example.com")
+            token, other = login(ada, "ada@example.com"), login(bob, "bob@example.com")
+            answer = await client.get("/", headers=bearer(token))
+            assert (answer.status_code, answer.json()) == (200, {"subject": subject})
+
+            assert ada.post("/logout").status_code == 204
+            end = time.monotonic() + 20
+            while (answer := await client.get("/", headers=bearer(token))).status_code == 200:
+                assert time.monotonic() < end
+            assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
+            assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+            assert (await client.get("/", headers=bearer(other))).status_code == 200
+            again = login(ada, "ada@example.com")
+            assert (await client.get("/", headers=bearer(again))).status_code == 200
+            assert (await client.get("/", headers=bearer(token))).status_code == 401
+
+
+async def never(scope: Scope, receive: Any, send: Any) -> None:
+    raise AssertionError("this was to be refused")
+
+
+async def nothing(*_: Any) -> Any:
+    raise AssertionError("nothing was to be said")
+
+
+def ws(client: httpx.AsyncClient) -> str:
+    return str(client.base_url.copy_with(scheme="ws", path="/ws"))
+
+
+async def status_of(client: httpx.AsyncClient, path: str) -> int:
+    """Without what a client would mend in the path."""
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    line = await reader.readline()
+    writer.close()
+    return int(line.split()[1])
+
+
+@asynccontextmanager
+async def running(app: Any) -> AsyncIterator[list[dict[str, Any]]]:
+    """Speak the lifespan protocol as a server does."""
+    messages: list[dict[str, Any]] = []
+    said, heard = asyncio.Event(), asyncio.Queue[dict[str, str]]()
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+        said.set()
+
+    task = asyncio.create_task(app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, heard.get, send))
+    heard.put_nowait({"type": "lifespan.startup"})
+    await asyncio.wait([task, asyncio.create_task(said.wait())], return_when=asyncio.FIRST_COMPLETED)
+    if messages and messages[0]["type"] == "lifespan.startup.complete":
+        yield messages
+    heard.put_nowait({"type": "lifespan.shutdown"})
+    await task
