@@ -7,7 +7,7 @@ BENCHMARKS := register_storm login_timing logout_latency
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo test soak check format bench build lock clean
+.PHONY: help install run run-scale demo test soak check format docs bench build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,6 +33,10 @@ $(INSTALLED): $(UV) requirements.lock pyproject.toml sdk/pyproject.toml issuer/p
 run: $(INSTALLED) ## issuer 8000, sidecar 8001 and 8002, demo service 8003, until Ctrl-C
 	@exec $(BIN)/python examples/demo/run.py
 
+run-scale: $(INSTALLED) ## the same on MongoDB, Redis and Kafka, with 2 issuer workers; installs those once
+	@$(BIN)/python -m tests.servers.install
+	@exec $(BIN)/python examples/demo/run.py --scale
+
 demo: $(INSTALLED) ## walk through it against `make run`: register, log in, log out, be refused
 	@$(BIN)/python examples/demo/walk.py
 
@@ -52,6 +56,9 @@ check: $(INSTALLED) ## formatting, lint, types, architecture, lock
 format: $(INSTALLED) ## mend formatting and imports
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED) ## docs/settings.md, from the settings' declarations
+	$(BIN)/python docs/render_settings.py
 
 bench: $(INSTALLED) ## the benchmarks; each prints its comparison
 	for bench in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$bench || exit 1; done

@@ -1,4 +1,4 @@
-"""Run everything on the embedded default: issuer, sidecar and demo service, until Ctrl-C.
+"""Run everything until Ctrl-C: issuer, sidecar and demo service, on the embedded default or (``--scale``) on engines.
 
 Rule: one supervisor. Whatever ends it (Ctrl-C, SIGTERM, a closed terminal, one program's end), it leaves no process.
 """
@@ -9,10 +9,14 @@ import argparse
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
+import socket
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -22,8 +26,17 @@ STOP_WITHIN = 15.0
 COLOURS = {"issuer": 36, "sidecar": 35, "service": 33}
 
 
+class Extra(NamedTuple):
+    """Settings of the issuer; and of the sidecar and the service, given the issuer's URL."""
+
+    issuing: Mapping[str, str] = {}
+    verifying: Callable[[str], Mapping[str, str]] = lambda _: {}
+
+
 class Supervisor:
-    def __init__(self, base_port: int, data_dir: str) -> None:
+    """``extra`` are settings beside the usual."""
+
+    def __init__(self, base_port: int, data_dir: str, extra: Extra) -> None:
         issuer, proxy, auth, service = (f"http://127.0.0.1:{base_port + n}" for n in range(4))
         self.issuer, self.proxy, self.auth, self.service = issuer, proxy, auth, service
         shared = {"AUTHIX_ISSUER": issuer, "AUTHIX_AUDIENCE": "demo"}
@@ -36,12 +49,13 @@ class Supervisor:
                     "AUTHIX_DATA_DIR": data_dir,
                     # plain http on this machine; in production this stays `secure`
                     "AUTHIX_COOKIE_PROFILE": "development",
+                    **extra.issuing,
                 },
                 f"{issuer}/readyz",
             ),
             "service": (
                 [str(HERE / "service.py")],
-                shared | {"DEMO_PORT": str(base_port + 3)},
+                shared | {"DEMO_PORT": str(base_port + 3), **extra.verifying(issuer)},
                 f"{service}/readyz",
             ),
             "sidecar": (
@@ -51,6 +65,7 @@ class Supervisor:
                     "AUTHIX_UPSTREAM": service,
                     "AUTHIX_PROXY_PORT": str(base_port + 1),
                     "AUTHIX_AUTH_PORT": str(base_port + 2),
+                    **extra.verifying(issuer),
                 },
                 f"{auth}/readyz",
             ),
@@ -160,16 +175,54 @@ Ctrl-C stops everything.
                     print(f"{name} did not stop within {STOP_WITHIN:.0f} s and was killed.", flush=True)
 
 
+@contextlib.contextmanager
+def engines() -> Iterator[Extra]:
+    """A MongoDB, a Redis and a Kafka of this run alone, on free ports; what they keep goes with them."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.servers.kafka import KafkaServer  # noqa: PLC0415 - the checkout's, needed for this alone
+    from tests.servers.mongodb import MongoServer  # noqa: PLC0415 - as above
+    from tests.servers.redis import RedisServer  # noqa: PLC0415 - as above
+
+    for kind in (MongoServer, RedisServer, KafkaServer):
+        if reason := kind.missing():
+            sys.exit(reason)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authix-engines-")))
+        mongodb = stack.enter_context(MongoServer(folder / "mongodb"))
+        redis = stack.enter_context(RedisServer(folder / "redis"))
+        kafka = stack.enter_context(KafkaServer(folder / "kafka"))
+        print(f"MongoDB {mongodb.url}, Redis {redis.url}, Kafka {kafka.bootstrap}", flush=True)
+        issuing = {
+            "AUTHIX_USERS_URL": f"{mongodb.url}/authix",
+            "AUTHIX_SESSIONS_URL": redis.url,
+            "AUTHIX_KAFKA": kafka.bootstrap,
+            "AUTHIX_SECRET": secrets.token_urlsafe(32),
+            "AUTHIX_WORKERS": "2",
+            "AUTHIX_HASH_THREADS": str(max(2, os.cpu_count() or 1)),
+        }
+        feed = f"kafka://{kafka.bootstrap}/authix.logout"
+        yield Extra(issuing, lambda issuer: {"AUTHIX_FEED": f"{feed},{issuer}/revocations"})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Issuer, sidecar and demo service on this machine, until Ctrl-C.")
     parser.add_argument("--base-port", type=int, default=8000, help="issuer; the next three are the others'")
     parser.add_argument("--data-dir", default=".data", help="where users and sessions are kept")
+    parser.add_argument("--scale", action="store_true", help="on MongoDB, Redis and Kafka, with two issuer workers")
     options = parser.parse_args()
+    for port in range(options.base_port, options.base_port + 4):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                print(f"The port {port} is taken: stop what listens there, or choose others with --base-port.")
+                return 1
 
-    async def supervise() -> int:
-        return await Supervisor(options.base_port, options.data_dir).run()
+    async def supervise(extra: Extra) -> int:
+        return await Supervisor(options.base_port, options.data_dir, extra).run()
 
-    return asyncio.run(supervise())
+    if not options.scale:
+        return asyncio.run(supervise(Extra()))
+    with engines() as extra:
+        return asyncio.run(supervise(extra))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,207 @@
+"""/openapi.json held against what the issuer does, both ways, and the page that shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+import pytest
+
+from authix_issuer.app import build_app
+from authix_issuer.settings import IssuerSettings
+from tests.programs import PASSWORD, IssuerProgram, login
+
+METHODS = {"get", "post", "put", "patch", "delete", "head", "options", "trace"}
+ABOUT_ITSELF = {"/openapi.json", "/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js"}
+
+
+@pytest.fixture
+def document(client: httpx.Client) -> dict[str, Any]:
+    answer = client.get("/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            assert method in METHODS
+            yield path, method, operation
+
+
+def references(part: object) -> Iterator[str]:
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name == "$ref":
+                yield value
+            else:
+                yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def test_the_document_has_the_form_of_openapi_3(document: dict[str, Any], shared_issuer: IssuerProgram) -> None:
+    assert re.fullmatch(r"3\.0\.\d+", document["openapi"])
+    assert {"title", "version"} <= set(document["info"])
+    assert document["servers"] == [{"url": shared_issuer.url}]
+    assert set(document) <= {"openapi", "info", "servers", "paths", "components", "security", "tags", "externalDocs"}
+    for path, _, operation in operations(document):
+        assert path.startswith("/")
+        assert operation["operationId"]
+        assert operation["summary"]
+        assert operation["responses"]
+        for status, response in operation["responses"].items():
+            assert re.fullmatch(r"[1-5]\d\d", status)
+            assert response["description"]
+            for media in response.get("content", {}).values():
+                assert media["schema"]
+        for parameter in operation.get("parameters", []):
+            assert {"name", "in", "schema"} <= set(parameter)
+            assert parameter["in"] in {"query", "header", "path", "cookie"}
+        for requirement in operation.get("security", []):
+            assert set(requirement) <= set(document["components"]["securitySchemes"])
+    ids = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(ids) == len(set(ids))
+    for reference in references(document):
+        kind, _, name = reference.removeprefix("#/components/").partition("/")
+        assert name in document["components"][kind]
+    for schema in document["components"]["schemas"].values():
+        assert set(schema["required"]) <= set(schema["properties"])
+
+
+def test_every_route_is_documented_and_every_documented_route_exists(document: dict[str, Any]) -> None:
+    app = build_app(IssuerSettings(issuer="http://127.0.0.1", audience="tests"), name="routes-of-the-issuer")
+    served = {
+        (f"/{route.path}", method.lower())
+        for route in app.router.routes
+        for method in route.methods
+        if method != "HEAD"
+    }
+    documented = {(path, method) for path, method, _ in operations(document)}
+    assert documented == {(path, method) for path, method in served if path not in ABOUT_ITSELF}
+
+
+def matches(document: dict[str, Any], schema: dict[str, Any], value: object) -> bool:
+    """As far as this document's schemas go."""
+    if "$ref" in schema:
+        return matches(document, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], value)
+    match schema["type"]:
+        case "string":
+            return isinstance(value, str)
+        case "integer":
+            return type(value) is int
+        case "array":
+            return isinstance(value, list) and all(matches(document, schema["items"], item) for item in value)
+        case "object":
+            known = schema.get("properties", {})
+            return (
+                isinstance(value, dict)
+                and set(schema.get("required", [])) <= set(value)
+                and all(matches(document, known[name], part) for name, part in value.items() if name in known)
+            )
+    return False
+
+
+@pytest.fixture
+def provoked(client: httpx.Client, new_email: Callable[[], str]) -> dict[tuple[str, str, str], httpx.Response]:
+    """An answer of every documented status, but for the two stores and the hash queue that fail elsewhere."""
+    email = new_email()
+    good = {"email": email, "password": PASSWORD}
+    json_type = {"Content-Type": "application/json"}
+    answers = {("/register", "post", "201"): client.post("/register", json=good)}
+    answers["/register", "post", "409"] = client.post("/register", json=good)
+    for path in ("/register", "/login"):
+        answers[path, "post", "400"] = client.post(path, content=b"x", headers=json_type)
+        answers[path, "post", "413"] = client.post(path, content=b"x" * 20000, headers=json_type)
+        answers[path, "post", "415"] = client.post(path, content=b"x")
+        answers[path, "post", "422"] = client.post(path, json={"email": email})
+    answers["/login", "post", "401"] = client.post("/login", json=good | {"password": "x"})
+    answers["/login", "post", "200"] = client.post("/login", json=good)
+    answers["/access_token", "post", "200"] = client.post("/access_token")
+    for method in ("post", "delete"):
+        answers["/logout", method, "422"] = client.request(method, "/logout?scope=x")
+        answers["/logout", method, "204"] = client.request(method, "/logout")
+        answers["/logout", method, "401"] = client.request(method, "/logout")
+        login(client, email)
+    client.cookies.clear()
+    answers["/access_token", "post", "401"] = client.post("/access_token")
+    for path in ("/public_key", "/.well-known/jwks.json"):
+        answers[path, "get", "200"] = client.get(path)
+        answers[path, "get", "304"] = client.get(path, headers={"If-None-Match": "*"})
+    answers["/revocations", "get", "200"] = client.get("/revocations")
+    answers["/revocations", "get", "401"] = client.get("/revocations", headers={"Via": "1.1 proxy"})
+    for path in ("/livez", "/readyz"):
+        answers[path, "get", "200"] = client.get(path)
+    return answers
+
+
+def test_every_documented_status_is_real_and_its_body_is_as_documented(
+    document: dict[str, Any], provoked: dict[tuple[str, str, str], httpx.Response]
+) -> None:
+    for (path, method, status), answer in provoked.items():
+        where = (path, method, status)
+        assert str(answer.status_code) == status, where
+        response = document["paths"][path][method]["responses"][status]
+        kind = answer.headers.get("content-type", "")
+        if answer.content:
+            media = response["content"][kind]
+            if kind.endswith("json"):
+                assert matches(document, media["schema"], answer.json()), where
+        else:
+            assert "content" not in response, where
+        for name in response.get("headers", {}):
+            assert name in answer.headers, where
+
+
+def test_every_documented_status_was_provoked(
+    document: dict[str, Any], provoked: dict[tuple[str, str, str], httpx.Response]
+) -> None:
+    documented = {
+        (path, method, status)
+        for path, method, operation in operations(document)
+        for status in operation["responses"]
+        if status != "503"  # see test_probes and test_overload
+    }
+    assert documented == set(provoked)
+
+
+def test_the_cookie_of_the_profile_is_documented(document: dict[str, Any], unusual_client: httpx.Client) -> None:
+    other = unusual_client.get("/openapi.json").json()
+    names = [found["components"]["securitySchemes"]["refreshCookie"]["name"] for found in (document, other)]
+    assert names == ["authix_refresh", "__Host-authix_refresh"]
+
+
+def test_the_page_loads_everything_from_the_issuer_itself(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 3
+    for link in loaded:
+        target = urljoin(str(client.base_url), link)
+        assert urlsplit(target).netloc == urlsplit(str(client.base_url)).netloc
+        asset = client.get(link)
+        assert asset.status_code == 200, link
+        assert len(asset.content) > 50, link
+    assert "http" not in page.text.replace("<!doctype html>", "")
+
+
+def test_the_page_is_allowed_nothing_from_elsewhere(client: httpx.Client) -> None:
+    policy = dict(
+        part.strip().partition(" ")[::2] for part in client.get("/docs").headers["content-security-policy"].split(";")
+    )
+    assert policy["default-src"] == "'none'"
+    for name, sources in policy.items():
+        assert set(sources.split()) <= {"'none'", "'self'", "'unsafe-inline'", "data:"}, name
+    assert policy["script-src"] == "'self'"
+
+
+def test_the_page_shows_this_document_and_asks_no_validator_elsewhere(client: httpx.Client) -> None:
+    start = client.get("/docs/start.js").text
+    assert '"/openapi.json"' in start
+    assert "validatorUrl: null" in start
+    assert "//" not in start

@@ -1,0 +1,183 @@
+"""``authix-issuer serve`` as a process: how it starts, refuses to start and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.programs import DEADLINE, PASSWORD, IssuerProgram, eventually, login, register
+
+PROMPTLY = 8.0
+"""Well under the 10 s after which connections are cut off."""
+
+
+def refusal(issuer: IssuerProgram) -> str:
+    """The one line with which it refuses to start."""
+    assert issuer.process is not None
+    assert issuer.process.wait(DEADLINE) == 2
+    assert "Traceback" not in issuer.output()
+    (line,) = issuer.output().splitlines()
+    assert line.endswith(".")
+    return line
+
+
+@pytest.fixture
+def program(tmp_path: Path, programs: Callable[[IssuerProgram], IssuerProgram]) -> Callable[..., IssuerProgram]:
+    """``program(**environment)``: an issuer that is started and not waited for."""
+
+    def start(**environment: str) -> IssuerProgram:
+        return programs(IssuerProgram(tmp_path / "issuer", **environment)).start()
+
+    return start
+
+
+Start = Callable[..., IssuerProgram]
+
+
+def test_a_port_in_use_is_told(program: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"AUTHIX_PORT={port} can't be listened on (Address already in use)" in refusal(program(AUTHIX_PORT=port))
+
+
+def test_a_host_that_does_not_exist_is_told(program: Start) -> None:
+    line = refusal(program(AUTHIX_HOST="nowhere.invalid", AUTHIX_FEED_TOKEN="t" * 40))
+    assert line.startswith("AUTHIX_HOST=nowhere.invalid ")
+    assert "Unknown error" not in line
+
+
+def test_a_data_folder_that_cannot_be_made_is_told(program: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert refusal(program(AUTHIX_DATA_DIR=str(tmp_path / "file"))).startswith("AUTHIX_DATA_DIR=")
+
+
+def test_a_file_that_is_no_database_is_told(program: Start, tmp_path: Path) -> None:
+    (tmp_path / "users.db").write_bytes(b"no database" * 1000)
+    line = refusal(program(AUTHIX_USERS_URL=f"sqlite:///{tmp_path / 'users.db'}"))
+    assert "users.db can't be opened" in line
+    assert "AUTHIX_DATA_DIR" in line
+
+
+def test_another_master_secret_is_told_and_the_first_one_still_works(program: Start) -> None:
+    issuer = program(AUTHIX_SECRET="s" * 40).ready()
+    issuer.stop()
+    issuer.log.unlink()
+    issuer.env["AUTHIX_SECRET"] = "t" * 40
+    line = refusal(issuer.start())
+    assert line.startswith("AUTHIX_SECRET is not the secret that the stored signing keys were sealed with")
+    issuer.env["AUTHIX_SECRET"] = "s" * 40
+    issuer.start().ready()
+
+
+def test_the_first_start_makes_private_files_that_the_next_one_uses(start_issuer: Start) -> None:
+    issuer = start_issuer()
+    data = issuer.log.parent / "data"
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in data.iterdir()}
+    assert {"secret", "users.db", "sessions.db"} <= set(modes)
+    assert set(modes.values()) == {0o600}
+    with issuer.client() as client:
+        register(client, "ann@example.com")
+        login(client, "ann@example.com")
+        keys = client.get("/.well-known/jwks.json").content
+        issuer.stop()
+        issuer.start().ready()
+        assert client.get("/.well-known/jwks.json").content == keys
+        assert client.post("/access_token").status_code == 200
+        assert login(client, "ann@example.com")
+
+
+def test_issuers_on_one_store_start_together_sign_with_one_key_and_share_every_session(
+    tmp_path: Path, programs: Callable[[IssuerProgram], IssuerProgram]
+) -> None:
+    shared = {"AUTHIX_DATA_DIR": str(tmp_path / "data"), "AUTHIX_ISSUER": "https://auth.example.com"}
+    one, other = (programs(IssuerProgram(tmp_path / name, **shared)) for name in ("one", "other"))
+    for issuer in (one, other):
+        issuer.start()
+    with one.ready().client() as here, other.ready().client() as there:
+        assert here.get("/.well-known/jwks.json").content == there.get("/.well-known/jwks.json").content
+        register(here, "ann@example.com")
+        login(there, "ann@example.com")
+        here.cookies = there.cookies
+        assert here.post("/access_token").status_code == 200
+        with there.stream("GET", "/revocations", headers={"Accept": "text/event-stream"}) as feed:
+            lines = feed.iter_lines()
+            assert here.post("/logout").status_code == 204
+            assert any('"type":"user"' in line for line in lines)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_at_once_although_followers_come_again(start_issuer: Start, how: signal.Signals) -> None:
+    issuer = start_issuer()
+    ended, following = threading.Event(), threading.Semaphore(0)
+
+    def follow() -> None:
+        with issuer.client() as client:
+            while not ended.is_set():
+                try:
+                    with client.stream("GET", "/revocations", headers={"Accept": "text/event-stream"}) as feed:
+                        for _ in feed.iter_raw():
+                            following.release()
+                except httpx.TransportError:
+                    ended.wait(0.005)
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(follow)
+        for _ in range(8):
+            assert following.acquire(timeout=DEADLINE)
+        try:
+            assert issuer.stop(how, within=PROMPTLY) == 0
+        finally:
+            ended.set()
+    assert "Traceback" not in issuer.output()
+    assert "[error" not in issuer.output()
+
+
+def test_a_request_in_flight_is_answered_before_the_end(start_issuer: Start) -> None:
+    issuer = start_issuer(AUTHIX_HASH_PROFILE="rfc9106-low-memory", AUTHIX_HASH_THREADS="1")
+    with issuer.client() as client, ThreadPoolExecutor(8) as pool:
+        register(client, "ann@example.com")
+        body = {"email": "ann@example.com", "password": PASSWORD}
+        clients = [issuer.client() for _ in range(8)]
+        for each in clients:
+            each.get("/livez")
+        in_flight = [pool.submit(each.post, "/login", json=body) for each in clients]
+        eventually(lambda: "POST /login 200" in issuer.output(), "the first of them is answered")
+        assert issuer.stop(within=PROMPTLY) == 0
+        answers = [future.result() for future in in_flight if future.exception() is None]
+        assert [answer.status_code for answer in answers] == [200] * len(answers)
+        assert len(answers) >= 2
+        for each in clients:
+            each.close()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUTHIX_")}
+    command = [sys.executable, "-m", "authix_issuer", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=DEADLINE, check=False)
+
+
+def test_help_and_version_are_told() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        version, help_, serve, nothing = pool.map(
+            lambda args: run(*args), [["--version"], ["--help"], ["serve", "--help"], []]
+        )
+    assert (version.returncode, help_.returncode, serve.returncode, nothing.returncode) == (0, 0, 0, 2)
+    assert version.stdout.strip() == "0.1.0"
+    assert "serve" in help_.stdout
+    for name in ("AUTHIX_ISSUER", "AUTHIX_AUDIENCE", "AUTHIX_PORT", "AUTHIX_DATA_DIR", "AUTHIX_ALGORITHM"):
+        assert name in serve.stdout
+    assert "AUTHIX_SECRET" not in serve.stdout
+    assert "usage:" in nothing.stderr
