@@ -150,7 +150,10 @@ class TestWebSockets:
         assert response.headers["www-authenticate"] == 'Bearer realm="authix"'
         assert json.loads(response.body or b"")["code"] == "token_missing"
 
-    async def test_a_server_that_can_not_refuse_with_an_answer_closes(self, authority: Authority) -> None:
+    @pytest.mark.parametrize("extensions", [{}, {"extensions": None}, {"extensions": {"tls": {}}}])
+    async def test_a_server_that_can_not_refuse_with_an_answer_closes(
+        self, authority: Authority, extensions: Scope
+    ) -> None:
         """Closing before accepting is a 403 at the handshake."""
         sent: list[dict[str, Any]] = []
 
@@ -158,7 +161,7 @@ class TestWebSockets:
             sent.append(message)
 
         async with authority.auth() as auth:
-            scope = {"type": "websocket", "path": "/ws", "headers": []}
+            scope = {"type": "websocket", "path": "/ws", "headers": [], **extensions}
             await AuthixMiddleware(never, auth=auth)(scope, nothing, send)
         assert sent == [{"type": "websocket.close", "code": 1008, "reason": "token_missing"}]
 

@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
@@ -81,6 +81,18 @@ class Topic:
             await self.brokers.producer.send(self.name, value, partition=partition)
             for value, partition in zip(values, turn, strict=False)
         ]
+        await asyncio.gather(*sent)
+
+    async def fill(self, values: Iterable[bytes]) -> None:
+        """Append a great many, fast."""
+        producer, turn = self.brokers.producer, itertools.cycle(range(self.partitions))
+        batch, sent = producer.create_batch(), []
+        for value in values:
+            if batch.append(key=None, value=value, timestamp=None) is None:
+                sent.append(await producer.send_batch(batch, self.name, partition=next(turn)))
+                batch = producer.create_batch()
+                batch.append(key=None, value=value, timestamp=None)
+        sent.append(await producer.send_batch(batch, self.name, partition=next(turn)))
         await asyncio.gather(*sent)
 
     async def beat(self, heartbeat: Heartbeat) -> None:
@@ -196,6 +208,15 @@ async def remote(proxied: tuple[KafkaServer, TcpProxy]) -> AsyncIterator[Proxied
 
 
 @pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The feed's patience, shortened."""
+    monkeypatch.setattr(kafka_feed, "SILENCE", 0.5)
+    monkeypatch.setattr(kafka_feed, "_CALL_WITHIN", 1.5)
+    monkeypatch.setattr(kafka_feed, "_METADATA_EVERY_MS", 300)
+    monkeypatch.setattr(kafka_feed, "_LONGEST_PAUSE", 0.4)
+
+
+@pytest.fixture
 def name() -> str:
     """A topic's name that no other test has."""
     return next(names)
@@ -282,28 +303,22 @@ class TestReplay:
     async def test_a_replay_leaves_the_event_loop_to_others_and_is_fast(
         self, brokers: Brokers, follow: Follow, soon: Soon, name: str
     ) -> None:
-        """How fast is printed (run with -s); how many are taken in one go is what makes a service's requests wait."""
+        """How fast is printed (run with -s); how many are taken in one go is what others on the loop wait for."""
         topic = await brokers.make(name, 4)
         count = 200_000
-        for begin in range(0, count, 20_000):
-            await topic.append([logout(n) for n in range(begin, begin + 20_000)])
+        await topic.fill(encode_event(logout(n)) for n in range(count))
         follower = follow(name)
-        at_once, longest, before = 0, 0.0, 0
-        begun: float | None = None
-        looked = time.perf_counter()
-        while len(follower.taken) < count:
+        at_once, longest = 0, 0.0
+        taken, began, looked = 0, 0.0, time.thread_time()
+        while taken < count:
             await asyncio.sleep(0)
-            now = time.perf_counter()
-            at_once = max(at_once, len(follower.taken) - before)
-            longest, looked = max(longest, now - looked), now
-            before = len(follower.taken)
-            if begun is None and before:
-                begun = now
-        assert begun is not None
+            now, before, taken = time.thread_time(), taken, len(follower.taken)
+            at_once, longest, looked = max(at_once, taken - before), max(longest, now - looked), now
+            began = began or (taken and now)
         print(  # noqa: T201 - a measurement
-            f"replay: {count / (time.perf_counter() - begun):,.0f} events/s, the loop held {longest * 1000:.1f} ms"
+            f"replay: {count / (looked - began):,.0f} events/s of CPU time, the loop was held {longest * 1000:.1f} ms"
         )
-        assert at_once <= 2000
+        assert at_once <= kafka_feed.AT_ONCE
 
 
 class TestTheWatermark:
@@ -347,14 +362,15 @@ class TestTheWatermark:
             await soon(lambda: len(follower.heartbeats) > 3, "the feed vouches")
         sent_at = now_us()
         before = len(follower.heartbeats)
-        await asyncio.sleep(2)
+        await asyncio.sleep(1.2)
         await topic.beat(beat(sent_at))
         await soon(lambda: len(follower.heartbeats) > before, "it arrived")
         late = follower.heartbeats[-1]
         assert late.complete_until_us == sent_at
-        assert late.at_us - late.complete_until_us > 1_500_000
+        assert late.at_us - late.complete_until_us > 1_000_000
 
 
+@pytest.mark.usefixtures("hasty")
 class TestAMissingTopic:
     async def test_it_is_awaited_calmly_and_never_made(
         self, remote: Proxied, follow: Follow, soon: Soon, name: str, caplog: pytest.LogCaptureFixture
@@ -382,9 +398,9 @@ class TestAMissingTopic:
             await soon(follower.vouches, "the feed vouches")
         await topic.delete()
         began, used = time.monotonic(), time.process_time()
-        await soon(lambda: "does not exist" in caplog.text, "the feed has noticed")
-        await soon(lambda: time.monotonic() - began > 3, "a while has passed")
-        assert time.process_time() - used < 0.6 * (time.monotonic() - began)
+        await soon(lambda: caplog.text.count("does not exist") >= 3, "the feed has noticed and looks again and again")
+        assert time.monotonic() - began < 5
+        assert time.process_time() - used < 0.5 * (time.monotonic() - began)
         topic = await brokers.make(name, 2)
         before = len(follower.heartbeats)
         async with topic.beating():
@@ -393,12 +409,8 @@ class TestAMissingTopic:
         assert follower.logouts.keys() == {"u1", "u2"}
 
 
+@pytest.mark.usefixtures("hasty")
 class TestGaps:
-    @pytest.fixture(autouse=True)
-    def hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kafka_feed, "SILENCE", 1.0)
-        monkeypatch.setattr(kafka_feed, "_CALL_WITHIN", 3.0)
-
     async def test_records_that_went_before_they_were_read_make_it_read_everything_again(
         self, remote: Proxied, follow: Follow, soon: Soon, name: str
     ) -> None:
@@ -407,12 +419,12 @@ class TestGaps:
         await topic.append([logout(1)], 0)
         async with topic.beating():
             await soon(follower.vouches, "the feed vouches")
-        remote.proxy.stall()
-        await topic.append([logout(2), logout(3), logout(4)], 1)
+        remote.proxy.refuse()
+        await topic.append([logout(2), logout(3)], 1)
         await topic.forget(1, -1)
-        await topic.append([logout(5)], 1)
+        await topic.append([logout(4)], 1)
         remote.proxy.heal()
-        await soon(lambda: follower.logouts == {"u1": 2, "u5": 2} or follower.logouts == {"u1": 2, "u5": 1}, "again")
+        await soon(lambda: follower.logouts == {"u1": 2, "u4": 1}, "everything is read again")
         before = len(follower.heartbeats)
         async with topic.beating():
             await soon(lambda: len(follower.heartbeats) > before, "the feed vouches again")
@@ -430,7 +442,7 @@ class TestGaps:
         await topic.delete()
         topic = await remote.brokers.make(name, 1)
         await topic.append([logout(n) for n in range(1000, 1000 + count)])
-        # longer than a feed believes in a silence; shorter, and so many records in it, is beyond what the protocol shows
+        # A topic that grows beyond the old one sooner than a silence is looked into is the same one to a client.
         await asyncio.sleep(kafka_feed.SILENCE + kafka_feed._CALL_WITHIN)
         remote.proxy.heal()
         before = len(follower.heartbeats)
@@ -482,13 +494,8 @@ class TestGaps:
         assert follower.logouts.keys() == {"u1", "u3"}
 
 
+@pytest.mark.usefixtures("hasty")
 class TestFaults:
-    @pytest.fixture(autouse=True)
-    def hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kafka_feed, "SILENCE", 1.0)
-        monkeypatch.setattr(kafka_feed, "_CALL_WITHIN", 3.0)
-        monkeypatch.setattr(kafka_feed, "_LONGEST_PAUSE", 0.5)
-
     @pytest.mark.parametrize("fault", ["cut", "refuse", "stall", "lose_answers"])
     async def test_after_a_fault_of_the_network_nothing_is_missing(
         self, remote: Proxied, follow: Follow, soon: Soon, name: str, fault: str
@@ -499,12 +506,21 @@ class TestFaults:
             await soon(follower.vouches, "the feed vouches")
             getattr(remote.proxy, fault)()
             if fault != "cut":
-                await soon(lambda: now_us() - follower.heartbeats[-1].at_us > 5_000_000, "the fault has lasted")
+                await soon(lambda: now_us() - follower.heartbeats[-1].at_us > 2_500_000, "the fault has lasted")
             await topic.append([logout(1), logout(2)])
             remote.proxy.heal()
             healed = now_us()
             await soon(lambda: follower.heartbeats[-1].complete_until_us > healed, "the feed vouches again")
         assert follower.logouts.keys() == {"u1", "u2"}
+
+    async def test_a_server_of_several_that_swallows_everything_keeps_nobody_from_the_others(
+        self, remote: Proxied, follow: Follow, soon: Soon, name: str
+    ) -> None:
+        topic = await remote.brokers.make(name)
+        remote.proxy.stall()
+        follower = follow(name, f"{remote.bootstrap},{remote.brokers.bootstrap}")
+        async with topic.beating():
+            await soon(follower.vouches, "the feed vouches")
 
     async def test_an_issuer_that_is_away_makes_nobody_read_the_topic_again_and_again(
         self, brokers: Brokers, follow: Follow, soon: Soon, name: str, caplog: pytest.LogCaptureFixture
@@ -515,7 +531,7 @@ class TestFaults:
         async with topic.beating():
             await soon(follower.vouches, "the feed vouches")
         silent = time.monotonic()
-        await soon(lambda: time.monotonic() - silent > 4, "nobody has said anything for long")
+        await soon(lambda: time.monotonic() - silent > 1.5, "nobody has said anything for long")
         async with topic.beating():
             before = len(follower.heartbeats)
             await soon(lambda: len(follower.heartbeats) > before, "the feed vouches again")
@@ -542,9 +558,7 @@ class TestFaults:
         (unforeseen,) = [record for record in caplog.records if record.exc_info]
         assert unforeseen.levelno == logging.WARNING
 
-    async def test_it_ends_at_once_whatever_the_network_does(
-        self, remote: Proxied, soon: Soon, name: str
-    ) -> None:
+    async def test_it_ends_at_once_whatever_the_network_does(self, remote: Proxied, soon: Soon, name: str) -> None:
         topic = await remote.brokers.make(name)
         bootstrap = remote.bootstrap
         follower = Follower(lambda take: KafkaFeed("kafka", bootstrap, name, options={}, take=take))

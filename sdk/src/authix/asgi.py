@@ -69,7 +69,7 @@ class AuthixMiddleware:
 async def _refuse(error: AuthixError, scope: Scope, send: Send) -> None:
     kind = "http"
     if scope["type"] == "websocket":
-        if "websocket.http.response" not in scope.get("extensions", {}):
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": 1008, "reason": error.code})
             return
         kind = "websocket.http"

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndTimestamp
 
 from authix.errors import SourceError
 from authix.events import LOG_WINDOW, Event, Heartbeat, decode_event
@@ -42,7 +43,7 @@ class KafkaFeed:
         self, url: str, servers: str, topic: str, *, options: Mapping[str, Any], take: Callable[[Event], None]
     ) -> None:
         self.url = url
-        self._servers = servers.split(",")
+        self._servers = servers
         self._topic = topic
         self._options = options
         self._take = take
@@ -71,12 +72,12 @@ class KafkaFeed:
 
     async def _follow_once(self) -> NoReturn:
         consumer = AIOKafkaConsumer(
-            # In another order each time: one that swallows everything may use up the patience for those after it.
-            bootstrap_servers=random.sample(self._servers, len(self._servers)),
+            bootstrap_servers=self._servers,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             metadata_max_age_ms=_METADATA_EVERY_MS,
+            # Each of its calls ends by this; there is no limit above it, which one server of several could use up.
             request_timeout_ms=round(_CALL_WITHIN * 1000),
             **self._options,
         )
@@ -132,10 +133,9 @@ class KafkaFeed:
                 self._healthy = True
                 logger.info("feed %s: connected, %d partitions read", self.url, len(reading.numbers))
         if reading.silence() > SILENCE:
-            # The issuers' silence is no reason to read everything again; the brokers' is.
-            if await consumer.end_offsets(list(reading.next)) != reading.next:
-                raise SourceError(f"records do not arrive within {SILENCE:.0f} s")
-            reading.forgive_silence()
+            # The issuers' silence is no reason to read everything again; the brokers' is, or another topic of the name.
+            ends = await consumer.end_offsets(list(reading.next))
+            reading.compare(ends, await consumer.offsets_for_times(dict(reading.stamps)))
 
     def _report(self, error: BaseException) -> None:
         reason = str(error) or type(error).__name__
@@ -151,25 +151,41 @@ class _Reading:
         self.next = dict(starts)
         self.heartbeats: dict[TopicPartition, Heartbeat] = {}
         """The last of each partition that counts."""
+        self.stamps: dict[TopicPartition, int] = {}
+        """The brokers' time of the last record of each partition, in ms."""
         self._ends = ends
         self._caught_up = False
         self._sent_until_us = -1
-        self._heard: dict[TopicPartition, float] = {}
-        self.forgive_silence()
+        self._heard = dict.fromkeys(starts, time.monotonic())
+        self._promised = starts
 
     def advance(self, partition: TopicPartition, records: Sequence[ConsumerRecord[bytes, bytes]]) -> None:
-        """Go on to these records of the partition. Raises ``SourceError`` when some before or among them are missing."""
+        """Go on to these records of the partition. Raises ``SourceError`` when some up to their last are missing."""
         expected = self.next[partition]
         if records[0].offset != expected or records[-1].offset != expected + len(records) - 1:
             raise SourceError(f"records of partition {partition.partition} are missing from {expected} on")
         self.next[partition] += len(records)
+        self.stamps[partition] = records[-1].timestamp
         self._heard[partition] = time.monotonic()
 
     def silence(self) -> float:
         """Seconds since the partition that is silent longest has said something."""
         return time.monotonic() - min(self._heard.values())
 
-    def forgive_silence(self) -> None:
+    def compare(
+        self, ends: Mapping[TopicPartition, int], found: Mapping[TopicPartition, OffsetAndTimestamp | None]
+    ) -> None:
+        """Bear the silence for another while: the partitions end at ``ends``, and ``stamps`` were ``found`` in them.
+
+        Raises ``SourceError`` when one does not send what it had the last time, or is not the one that was read.
+        """
+        for partition, at in self.next.items():
+            if not self._promised[partition] <= at <= ends[partition]:
+                raise SourceError(f"partition {partition.partition} is stuck at {at}")
+        for partition, stamp in self.stamps.items():
+            if (record := found[partition]) is None or record.timestamp != stamp:
+                raise SourceError(f"partition {partition.partition} is another one than before")
+        self._promised = ends
         self._heard = dict.fromkeys(self.next, time.monotonic())
 
     def heartbeat(self, highwater: Callable[[TopicPartition], int | None]) -> Heartbeat | None:
@@ -196,9 +212,7 @@ class _Delay:
     """
 
     def __init__(self) -> None:
-        self._distances: deque[int] = deque(
-            maxlen=30
-        )  # by as many heartbeats a step of the issuer's clock is forgotten
+        self._distances: deque[int] = deque(maxlen=30)  # after as many a step of the issuer's clock is forgotten
 
     def shown_by(self, heartbeat: Heartbeat) -> Heartbeat:
         """The heartbeat with at least this delay as its lag."""

@@ -133,7 +133,7 @@ def url(value: str) -> str:
 
 def _shown(value: str) -> str:
     """``value`` for a sentence, unless it may hold a password."""
-    return "what it is" if {"@", "?", "#"} & set(value) else repr(value)
+    return "the given one" if {"@", "?", "#"} & set(value) else repr(value)
 
 
 class FeedUrl(NamedTuple):
