@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-BENCHMARKS := register_storm login_timing logout_latency
+BENCHMARKS := register_storm login_timing logout_latency redis_issuer
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help

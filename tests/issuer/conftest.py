@@ -19,6 +19,7 @@ def shared_issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerPr
     issuer = IssuerProgram(tmp_path_factory.mktemp("shared-issuer"))
     try:
         yield issuer.start().ready()
+        assert issuer.stop() == 0
     finally:
         issuer.kill()
 
@@ -43,6 +44,7 @@ def unusual_issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerP
     )
     try:
         yield issuer.start().ready()
+        assert issuer.stop() == 0
     finally:
         issuer.kill()
 

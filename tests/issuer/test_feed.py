@@ -123,11 +123,13 @@ async def test_a_newcomer_gets_everything_and_then_a_heartbeat_at_once(feed: Fee
     await reader.close()
 
 
-async def test_a_newcomer_to_an_empty_log_gets_a_heartbeat_at_once(feed: Feed) -> None:
-    reader = Reader(feed)
-    await reader.read_to_heartbeat()
-    assert reader.revocations == []
-    await reader.close()
+async def test_a_newcomer_need_not_wait_for_the_next_heartbeat(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("authix_issuer.feed.HEARTBEAT_EVERY", 3600.0)
+    for _ in range(3):
+        reader = Reader(feed)
+        await reader.read_to_heartbeat()
+        assert reader.revocations == []
+        await reader.close()
 
 
 async def test_the_live_feed_goes_on_where_the_snapshot_ends(feed: Feed, log_out: LogOut) -> None:

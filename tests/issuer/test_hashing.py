@@ -81,6 +81,14 @@ async def test_no_such_user_matches_nothing_and_costs_as_much(
     assert work == [argon2.extract_parameters(made)] * 3
 
 
+async def test_not_even_the_password_that_stands_in_for_an_unknown_user_matches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("secrets.token_bytes", bytes)
+    async with PasswordHasher("cheapest", threads=1, queue=1) as hasher:
+        assert not await hasher.verify(None, bytes(32))
+
+
 async def test_a_hash_of_other_parameters_is_due_for_another(hasher: PasswordHasher) -> None:
     async with PasswordHasher("original", threads=1, queue=1) as other:
         made = await other.hash(b"password")

@@ -35,6 +35,10 @@ def store(database: Database) -> SqliteKeys:
     return SqliteKeys(database)
 
 
+def content_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
 def private_forms(key: SigningKey) -> list[bytes]:
     """Every common spelling of the private part."""
     private, none = key.private_key, serialization.NoEncryption()
@@ -62,7 +66,7 @@ async def test_the_first_start_makes_a_key_and_later_ones_keep_it(store: SqliteK
 async def test_the_private_part_is_not_in_the_store(tmp_path: Path, algorithm: AlgorithmName) -> None:
     async with Database(str(tmp_path / "users.db"), sqlite_users.SCHEMA) as database:
         keys = await open_keys(SqliteKeys(database), MASTER, algorithm)
-        leaked = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        leaked = content_of(tmp_path)
     assert keys.signing.id.encode() in leaked
     assert b"PRIVATE KEY" not in leaked
     for form in private_forms(keys.signing):
@@ -79,7 +83,7 @@ async def test_the_key_id_is_the_thumbprint_that_others_compute(store: SqliteKey
 
 async def test_another_master_secret_stops_the_start_with_a_sentence(store: SqliteKeys) -> None:
     await open_keys(store, MASTER, "ES256")
-    with pytest.raises(SettingsError, match="^AUTHIX_SECRET is not the secret that .* sealed with: set it"):
+    with pytest.raises(SettingsError, match=r"^AUTHIX_SECRET is not the secret that .* sealed with: set it"):
         await open_keys(store, MasterSecret("n" * 32), "ES256")
 
 

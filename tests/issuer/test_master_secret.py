@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from authix.errors import SettingsError
-from authix_issuer import master_secret
 from authix_issuer.master_secret import MasterSecret, kept_in
 
 
@@ -52,18 +52,18 @@ def test_a_printed_secret_shows_nothing() -> None:
 @pytest.mark.parametrize("content", [b"", b"short", b" " * 40, b"x" * 31 + b"\n", "é".encode() * 40])
 def test_a_file_that_holds_no_secret_stops_the_start_with_a_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "secret").write_bytes(content)
-    with pytest.raises(SettingsError, match="AUTHIX_SECRET is not set and .*secret"):
+    with pytest.raises(SettingsError, match=r"AUTHIX_SECRET is not set and .*secret"):
         kept_in(tmp_path)
 
 
 def test_a_secret_that_cannot_be_read_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
-    with pytest.raises(SettingsError, match="AUTHIX_SECRET is not set and .*secret"):
+    with pytest.raises(SettingsError, match=r"AUTHIX_SECRET is not set and .*secret"):
         kept_in(tmp_path)
 
 
 def test_a_secret_that_cannot_be_made_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="AUTHIX_SECRET is not set and .*secret"):
+    with pytest.raises(SettingsError, match=r"AUTHIX_SECRET is not set and .*secret"):
         kept_in(tmp_path / "missing")
 
 
@@ -71,7 +71,7 @@ def test_a_secret_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path, m
     def no_space(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(master_secret.os, "fsync", no_space)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(SettingsError):
         kept_in(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -205,6 +205,22 @@ async def test_a_reader_who_knows_more_than_a_restored_backup_is_shown_all_of_it
             assert len(await store.read(lost.cursor, 10)) == number + 1
 
 
+async def test_a_reader_from_before_a_wrong_clock_was_mended_is_shown_everything(tmp_path: Path) -> None:
+    """The clock was ahead, and a backup from before that was restored."""
+    path = str(tmp_path / "sessions.db")
+    async with Database(path, sqlite_sessions.SCHEMA) as database:
+        ahead = SqliteSessions(database, lambda: 2_000_000_000_000_000)
+        await ahead.open(OPENED)
+        await ahead.close(SHOWN, Scope.USER, token_life=300)
+        (lost,) = await ahead.read(None, 10)
+        await database.write(lambda connection: connection.execute("UPDATE clock SET last_us = 0").rowcount)
+        await database.write(lambda connection: connection.execute("DELETE FROM revocations").rowcount)
+        right = SqliteSessions(database, lambda: 1_800_000_000_000_000)
+        await right.open(OPENED)
+        logout = await right.close(SHOWN, Scope.USER, token_life=300)
+        assert [entry.revocation for entry in await right.read(lost.cursor, 10)] == [logout]
+
+
 async def test_two_processes_may_open_one_file_at_the_same_time(tmp_path: Path) -> None:
     path = tmp_path / "sessions.db"
     async with sessions_in(path) as one, sessions_in(path) as other:

@@ -83,9 +83,9 @@ class Topic:
         ]
         await asyncio.gather(*sent)
 
-    async def fill(self, values: Iterable[bytes]) -> None:
-        """Append a great many, fast."""
-        producer, turn = self.brokers.producer, itertools.cycle(range(self.partitions))
+    async def fill(self, values: Iterable[bytes], *partitions: int) -> None:
+        """As ``append``, for a great many."""
+        producer, turn = self.brokers.producer, itertools.cycle(partitions or range(self.partitions))
         batch, sent = producer.create_batch(), []
         for value in values:
             if batch.append(key=None, value=value, timestamp=None) is None:
@@ -223,6 +223,12 @@ def name() -> str:
 
 
 @pytest_asyncio.fixture
+async def topic(brokers: Brokers, name: str) -> Topic:
+    """A topic of two partitions."""
+    return await brokers.make(name, 2)
+
+
+@pytest_asyncio.fixture
 async def follow(kafka_bootstrap: str) -> AsyncIterator[Follow]:
     """``follow(topic)``: a running feed of this topic."""
     running: list[Follower] = []
@@ -258,14 +264,25 @@ class TestReplay:
         }
         assert all(follower.knows(event) for event in logouts)
 
+    async def test_no_partition_counts_before_the_longest_was_read(
+        self, topic: Topic, follow: Follow, soon: Soon
+    ) -> None:
+        one_in_many = {n: encode_event(beat(n)) for n in range(0, 100_000, 100)}
+        logouts = [one_in_many.get(n) or encode_event(logout(n)) for n in range(100_000)]
+        await topic.fill(logouts, 1)
+        async with topic.beating():
+            follower = follow(topic.name)
+            await soon(follower.vouches, "the feed vouches")
+        first = next(at for at, event in enumerate(follower.taken) if isinstance(event, Heartbeat))
+        assert first == 99_000
+
     async def test_a_heartbeat_that_stood_there_before_the_feed_vouches_for_nothing(
-        self, brokers: Brokers, follow: Follow, soon: Soon, name: str
+        self, topic: Topic, follow: Follow, soon: Soon
     ) -> None:
         """Nobody may have sent one since, though there were logouts: the relay may be dead."""
-        topic = await brokers.make(name, 2)
         await topic.append([logout(1), logout(2)])
         await topic.beat(beat(now_us()))
-        follower = follow(name)
+        follower = follow(topic.name)
         await soon(lambda: len(follower.logouts) == 2, "what stood there was read")
         await topic.append([logout(3), logout(4)])
         await soon(lambda: len(follower.logouts) == 4, "the feed goes on live")
@@ -274,10 +291,9 @@ class TestReplay:
         await soon(follower.vouches, "a heartbeat of now counts")
 
     async def test_an_empty_topic_vouches_for_nothing_until_its_first_heartbeats(
-        self, brokers: Brokers, follow: Follow, soon: Soon, name: str
+        self, topic: Topic, follow: Follow, soon: Soon
     ) -> None:
-        topic = await brokers.make(name, 2)
-        follower = follow(name)
+        follower = follow(topic.name)
         await topic.append([logout(1), logout(2)])
         await soon(lambda: len(follower.logouts) == 2, "the feed reads it")
         assert not follower.vouches()
@@ -353,11 +369,10 @@ class TestTheWatermark:
         assert follower.heartbeats == [beat(50 * second, lag_us=7 * second)]
 
     async def test_a_heartbeat_that_hung_in_a_broker_shows_as_late_as_it_is(
-        self, brokers: Brokers, follow: Follow, soon: Soon, name: str
+        self, topic: Topic, follow: Follow, soon: Soon
     ) -> None:
         """Whoever sent it could not send the logouts after it either."""
-        topic = await brokers.make(name, 2)
-        follower = follow(name)
+        follower = follow(topic.name)
         async with topic.beating():
             await soon(lambda: len(follower.heartbeats) > 3, "the feed vouches")
         sent_at = now_us()
@@ -390,18 +405,23 @@ class TestAMissingTopic:
             assert follower.logouts.keys() == {"u1"}
 
     async def test_one_that_goes_is_left_at_once_and_followed_again_when_it_is_back(
-        self, brokers: Brokers, follow: Follow, soon: Soon, name: str, caplog: pytest.LogCaptureFixture
+        self,
+        topic: Topic,
+        follow: Follow,
+        soon: Soon,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        topic = await brokers.make(name, 2)
-        follower = follow(name)
+        follower = follow(topic.name)
         async with topic.beating():
             await soon(follower.vouches, "the feed vouches")
+        monkeypatch.setattr(kafka_feed, "SILENCE", 60)
         await topic.delete()
         began, used = time.monotonic(), time.process_time()
         await soon(lambda: caplog.text.count("does not exist") >= 3, "the feed has noticed and looks again and again")
         assert time.monotonic() - began < 5
         assert time.process_time() - used < 0.5 * (time.monotonic() - began)
-        topic = await brokers.make(name, 2)
+        topic = await topic.brokers.make(topic.name, 2)
         before = len(follower.heartbeats)
         async with topic.beating():
             await topic.append([logout(1), logout(2)])
@@ -523,10 +543,9 @@ class TestFaults:
             await soon(follower.vouches, "the feed vouches")
 
     async def test_an_issuer_that_is_away_makes_nobody_read_the_topic_again_and_again(
-        self, brokers: Brokers, follow: Follow, soon: Soon, name: str, caplog: pytest.LogCaptureFixture
+        self, topic: Topic, follow: Follow, soon: Soon, caplog: pytest.LogCaptureFixture
     ) -> None:
-        topic = await brokers.make(name, 2)
-        follower = follow(name)
+        follower = follow(topic.name)
         await topic.append([logout(1), logout(2)])
         async with topic.beating():
             await soon(follower.vouches, "the feed vouches")

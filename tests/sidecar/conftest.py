@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import h11
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.programs import (
     DEADLINE,
@@ -33,6 +34,10 @@ from tests.programs import (
 
 if TYPE_CHECKING:
     from tests.conftest import StartSidecar
+
+# a busy machine's pauses are no failures
+settings.register_profile("sidecar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("sidecar")
 
 KEPT = 1 << 20
 """Bytes of a visit that are kept."""
@@ -426,6 +431,16 @@ def _lend(fleet: Fleet) -> Iterator[Fleet]:
 @pytest.fixture
 def upstream() -> Iterator[Upstream]:
     """An upstream of the test's own."""
+    yield from _serving()
+
+
+@pytest.fixture
+def key_server() -> Iterator[Upstream]:
+    """Serves key sets, as an issuer does."""
+    yield from _serving()
+
+
+def _serving() -> Iterator[Upstream]:
     upstream = Upstream()
     yield upstream
     upstream.end()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.programs import eventually
+
 if TYPE_CHECKING:
     from tests.sidecar.conftest import Fleet, Visit
 
@@ -44,10 +46,11 @@ class TestConnections:
         fleet.upstream.script = slow
         wire = fleet.dial().send(fleet.get("/1") + fleet.get("/2"))
         other = fleet.dial().send(fleet.get("/3"))
+        eventually(lambda: len(fleet.upstream.requests) == 2, "both connections' first requests are begun")
+        assert {request.target for request in fleet.upstream.requests} == {"/1", "/3"}
         go.set()
         assert other.answer().body == b"/3"
         assert [wire.answer().body for _ in range(2)] == [b"/1", b"/2"]
-        assert len(fleet.upstream.visits) == 2
 
     @pytest.mark.parametrize(
         ("version", "line", "goes_on"),
@@ -59,7 +62,7 @@ class TestConnections:
             ("HTTP/1.0", "Connection: keep-alive", True),
         ],
     )
-    def test_go_on_as_the_client_asks(self, fleet: Fleet, version: str, line: str, goes_on: bool) -> None:  # noqa: FBT001 - a table's column
+    def test_go_on_as_the_client_asks(self, fleet: Fleet, *, version: str, line: str, goes_on: bool) -> None:
         wire = fleet.dial()
         answer = wire.send(fleet.get("/1", line, version=version)).answer()
         assert answer.body == b"/1"

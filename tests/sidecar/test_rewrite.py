@@ -306,6 +306,6 @@ def test_an_answers_own_fields_pass_and_hop_by_hop_ones_stay_here() -> None:
         (0, False, b"Connection: close"),
     ],
 )
-def test_a_client_is_told_whether_the_connection_goes_on(minor: int, keep_alive: bool, line: bytes) -> None:  # noqa: FBT001 - a table's column
+def test_a_client_is_told_whether_the_connection_goes_on(*, minor: int, keep_alive: bool, line: bytes) -> None:
     head = answer_head(answer(200, (b"Content-Length", b"0")), Framing.NONE, minor=minor, keep_alive=keep_alive)
     assert head.endswith(b"Content-Length: 0\r\n" + (line + b"\r\n" if line else b"") + b"\r\n")

@@ -15,6 +15,8 @@ from websockets.sync.server import ServerConnection, serve
 from tests.programs import bearer, eventually, login
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.conftest import StartSidecar
     from tests.sidecar.conftest import Fleet, Visit, Wire
 
@@ -167,8 +169,9 @@ def test_an_upgrade_without_a_token_is_refused(fleet: Fleet) -> None:
     assert fleet.upstream.requests == []
 
 
-def test_websockets_work(fleet: Fleet, start_sidecar: StartSidecar) -> None:
-    """By a client and a server of another make, with frames of 1 MiB."""
+@pytest.fixture
+def echo_url(fleet: Fleet, start_sidecar: StartSidecar) -> Iterator[str]:
+    """A WebSocket server of another make, behind a sidecar, that sends back what it gets."""
 
     def echoing(server_side: ServerConnection) -> None:
         for message in server_side:
@@ -178,16 +181,19 @@ def test_websockets_work(fleet: Fleet, start_sidecar: StartSidecar) -> None:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            port = server.socket.getsockname()[1]
-            sidecar = start_sidecar(fleet.issuer.url, f"http://127.0.0.1:{port}").ready()
-            url = f"ws://127.0.0.1:{sidecar.proxy_port}/ws"
-            with connect(url, additional_headers=bearer(fleet.token), max_size=None, proxy=None) as websocket:
-                for message in ("héllo", os.urandom(1 << 20), "", b"\x00"):
-                    websocket.send(message)
-                    assert websocket.recv(20) == message
+            upstream = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+            sidecar = start_sidecar(fleet.issuer.url, upstream).ready()
+            yield f"ws://127.0.0.1:{sidecar.proxy_port}/ws"
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_websockets_work_with_large_frames(fleet: Fleet, echo_url: str) -> None:
+    with connect(echo_url, additional_headers=bearer(fleet.token), max_size=None, proxy=None) as websocket:
+        for message in ("héllo", os.urandom(1 << 20), "", b"\x00"):
+            websocket.send(message)
+            assert websocket.recv(20) == message
 
 
 class TestLogout:
@@ -245,26 +251,12 @@ class TestLogout:
         answer = wire.answer()
         assert (answer.status, answer.code) == (401, "token_revoked")
 
-    def test_cuts_a_websocket(self, fleet: Fleet, start_sidecar: StartSidecar) -> None:
-        def listening(server_side: ServerConnection) -> None:
-            for _ in server_side:
-                pass
-
+    def test_cuts_a_websocket(self, fleet: Fleet, echo_url: str) -> None:
         client, _, token = fleet.new_user()
-        with serve(listening, "127.0.0.1", 0) as server:
-            thread = threading.Thread(target=server.serve_forever)
-            thread.start()
-            try:
-                port = server.socket.getsockname()[1]
-                sidecar = start_sidecar(fleet.issuer.url, f"http://127.0.0.1:{port}").ready()
-                url = f"ws://127.0.0.1:{sidecar.proxy_port}/ws"
-                with connect(url, additional_headers=bearer(token), proxy=None) as websocket:
-                    assert client.post("/logout").status_code == 204
-                    with pytest.raises(ConnectionClosed):
-                        websocket.recv(20)
-            finally:
-                server.shutdown()
-                thread.join()
+        with connect(echo_url, additional_headers=bearer(token), proxy=None) as websocket:
+            assert client.post("/logout").status_code == 204
+            with pytest.raises(ConnectionClosed):
+                websocket.recv(20)
 
 
 def events(visit: Visit) -> None:

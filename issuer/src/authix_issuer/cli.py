@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,6 @@ from authix.errors import SettingsError
 from authix.settings import add_flags, from_flags
 from authix_issuer import logs
 from authix_issuer.app import build_app
-from authix_issuer.doctor import report
 from authix_issuer.settings import IssuerSettings
 from authix_issuer.wiring import open_issuer
 from authix_issuer.workers import Workers, end_with_parent
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = from_flags(IssuerSettings, options)
         if options.command == "doctor":
+            from authix_issuer.doctor import report  # noqa: PLC0415 - it imports every engine's driver
+
             return report(settings)
         return serve(settings)
     except SettingsError as error:
@@ -89,6 +91,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise SettingsError(
-            f"AUTHIX_HOST={host} AUTHIX_PORT={port} can't be listened on ({error.strerror}): choose another."
+            f"AUTHIX_HOST={host} AUTHIX_PORT={port} can't be listened on ({reason}): choose another."
         ) from None

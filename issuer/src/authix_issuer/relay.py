@@ -57,7 +57,8 @@ class Relay:
         with contextlib.suppress(IssuerError, TimeoutError):
             async with asyncio.timeout(LEASE):
                 await self._publish(self._take_fresh())
-                await self._outbox.release(self._holder)
+        with contextlib.suppress(IssuerError):
+            await self._outbox.release(self._holder)
 
     def publish(self, revocation: Logout) -> None:
         """Publish a revocation that this process has just written; it is in the outbox already."""
@@ -69,29 +70,38 @@ class Relay:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            fresh = self._take_fresh()
             try:
-                await self._publish(self._take_fresh())
-            except IssuerError as error:
+                await self._publish(fresh)
+            except asyncio.CancelledError:
+                self._fresh[:0] = fresh  # this process has not ended yet
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, without this task logouts would come late
                 self._report(error)
 
     async def _lead(self) -> None:
         while True:
             try:
-                if await self._outbox.lease(self._holder, LEASE):
-                    async with asyncio.timeout(LEASE):
-                        await self._take_over()
-                        await self._send_heartbeat()
-                    self._report(None)
-            except (IssuerError, TimeoutError) as error:
+                more = await self._take_over()
+                self._report(None)
+            except Exception as error:  # noqa: BLE001 - whatever it is, without this task some would never come
+                more = False
                 self._report(error)
                 with contextlib.suppress(StoreUnavailable):
                     await self._outbox.release(self._holder)
                 await asyncio.sleep(STEP_BACK)
-            await asyncio.sleep(EVERY)
+            if not more:
+                await asyncio.sleep(EVERY)
 
-    async def _take_over(self) -> None:
-        while left := await self._outbox.unpublished(age=EVERY, limit=PAGE):
-            await self._publish(left)
+    async def _take_over(self) -> bool:
+        """If the lease is to be had, publish a page of what was left and send a heartbeat; True when there was some."""
+        if not await self._outbox.lease(self._holder, LEASE):
+            await self._topic.check()
+            return False
+        left = await self._outbox.unpublished(age=EVERY, limit=PAGE)
+        await self._publish(left)
+        await self._send_heartbeat()
+        return bool(left)
 
     async def _send_heartbeat(self) -> None:
         watermark = await self._outbox.watermark()
@@ -110,7 +120,10 @@ class Relay:
         """Say it once when publishing begins to fail, and once when it works again."""
         problem = None if error is None else str(error) or type(error).__name__
         if problem and not self.problem:
-            logger.warning("logouts can't be published now (%s); they are kept and published later", problem)
+            trace = None if isinstance(error, IssuerError) else error
+            logger.warning(
+                "logouts can't be published now (%s); they are kept and published later", problem, exc_info=trace
+            )
         elif self.problem and not problem:
             logger.info("logouts are published again")
         self.problem = problem

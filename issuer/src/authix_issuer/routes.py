@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import time
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -101,7 +100,7 @@ async def logout(request: Request) -> HTTPResponse:
     if "authorization" in request.headers:
         try:
             token = bearer_token(request.headers.getall("authorization"))
-            claims = issuer.verifier.verify(token, now=time.time(), monotonic=0)
+            claims = issuer.verifier.verify(token, now=await issuer.now(), monotonic=0)
         except TokenError:
             if refused is not None:
                 raise

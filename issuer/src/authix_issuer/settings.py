@@ -12,13 +12,22 @@ from collections.abc import Callable
 
 from authix.events import MAX_TOKEN_LIFE
 from authix.keys import ALGORITHMS, AlgorithmName
-from authix.settings import KafkaSecurity, choice, is_loopback, secret_text, setting, text, url, whole_number
+from authix.settings import (
+    KafkaSecurity,
+    choice,
+    is_loopback,
+    kafka_servers,
+    secret_text,
+    setting,
+    text,
+    url,
+    whole_number,
+)
 from authix_issuer.hashing import PROFILES
 
 SQLITE = "sqlite:///"
 MONGODB = ("mongodb://", "mongodb+srv://")
 REDIS = ("redis://", "rediss://")
-_SERVERS = re.compile(r"[^\s,:/]+:[0-9]{1,5}(,[^\s,:/]+:[0-9]{1,5})*")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -33,12 +42,6 @@ def store_url(*schemes: str) -> Callable[[str], str]:
         )
 
     return parse
-
-
-def kafka_servers(value: str) -> str:
-    if _SERVERS.fullmatch(value) is None:
-        raise ValueError(f"must be host:port, or several with commas between, not {value!r}")
-    return value
 
 
 def topic_name(value: str) -> str:

@@ -1,7 +1,7 @@
 """Several feeds, the first preferred.
 
-Rule: the preferred feed is always followed; the next one is followed too while those before it are silent, and left as
-soon as one of them is back. All feed the same map and the same watermark: what any of them vouches for is true.
+Rule: the preferred feed is always followed; the next one is followed too while those before it are stale, and left as
+soon as one of them is fresh again. All feed the same map and the same watermark: what any of them vouches for is true.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from authix.events import Event, Heartbeat
+from authix.freshness import Freshness
 
 logger = logging.getLogger("authix.feed")
 
@@ -30,20 +32,14 @@ class Feed(Protocol):
 
 
 class Feeds:
-    """``patience``: seconds of silence after which the next feed is followed too."""
+    """``patience``: the age in seconds from which a feed is stale, and what each has to begin with."""
 
-    def __init__(
-        self,
-        makers: Sequence[Callable[[Callable[[Event], None]], Feed]],
-        *,
-        take: Callable[[Event], None],
-        patience: float,
-    ) -> None:
+    def __init__(self, makers: Sequence[Callable[[Take], Feed]], *, take: Take, patience: float) -> None:
         self._take = take
         self._patience = patience
-        self._advanced_at = [float("-inf")] * len(makers)
-        self._complete_until_us = [-1] * len(makers)
-        self._feeds = [make(self._taker(n)) for n, make in enumerate(makers)]
+        self._freshness = [Freshness() for _ in makers]
+        self._feeds = [make(partial(self._taken, n)) for n, make in enumerate(makers)]
+        self._began = [0.0] * len(makers)
         self._running: dict[int, asyncio.Task[None]] = {}
 
     @property
@@ -53,47 +49,50 @@ class Feeds:
 
     async def follow(self) -> None:
         """Follow for ever. Raises what a feed raises that does not mend itself."""
-        began = time.monotonic()
         try:
             while True:
-                wanted = self._wanted(began)
-                for n in range(wanted + 1):
-                    if n not in self._running:
-                        if n:
-                            logger.warning(
-                                "feed %s is silent; following %s", self._feeds[n - 1].url, self._feeds[n].url
-                            )
-                        self._running[n] = asyncio.create_task(self._feeds[n].follow())
+                wanted = self._wanted()
+                if wanted not in self._running:
+                    self._begin(wanted)
                 for n in [n for n in self._running if n > wanted]:
                     logger.info("feed %s is back; leaving %s", self._feeds[wanted].url, self._feeds[n].url)
-                    await _end(self._running.pop(n))
+                    await _end(self._running[n])
+                    del self._running[n]
                 done, _ = await asyncio.wait(self._running.values(), timeout=_LOOK_EVERY)
                 for task in done:
-                    task.result()
+                    raise _why(task) or RuntimeError("a feed has ended")
         finally:
-            for task in self._running.values():
-                await _end(task)
-            self._running.clear()
+            running, self._running = self._running, {}
+            await _end(*running.values())
 
-    def _wanted(self, began: float) -> int:
-        """How far down the list feeds are to be followed."""
+    def _begin(self, n: int) -> None:
+        if n:
+            logger.warning("feed %s is stale; following %s too", self._feeds[n - 1].url, self._feeds[n].url)
+        self._began[n] = time.monotonic()
+        self._running[n] = asyncio.create_task(self._feeds[n].follow())
+
+    def _wanted(self) -> int:
+        """How far down the list feeds are to be followed: to the first that is fresh or has just begun."""
         now = time.monotonic()
-        for n, advanced_at in enumerate(self._advanced_at):
-            # the first feed may take its time to replay; each further one gets it after those before it
-            if now - max(advanced_at, began + n * self._patience) <= self._patience:
+        for n, freshness in enumerate(self._freshness):
+            age = freshness.age(now)
+            # One that has made another necessary must do better, or they would change places again and again.
+            enough = self._patience / 2 if n + 1 in self._running else self._patience
+            if n not in self._running or now - self._began[n] <= self._patience or (age is not None and age <= enough):
                 return n
         return len(self._feeds) - 1
 
-    def _taker(self, n: int) -> Take:
-        def take(event: Event) -> None:
-            if isinstance(event, Heartbeat) and event.complete_until_us > self._complete_until_us[n]:
-                self._complete_until_us[n] = event.complete_until_us
-                self._advanced_at[n] = time.monotonic()
-            self._take(event)
-
-        return take
+    def _taken(self, n: int, event: Event) -> None:
+        if isinstance(event, Heartbeat):
+            self._freshness[n].observe(event, time.monotonic())
+        self._take(event)
 
 
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+def _why(ended: asyncio.Task[None]) -> BaseException | None:
+    return None if ended.cancelled() else ended.exception()
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -77,7 +77,7 @@ class KafkaFeed:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             metadata_max_age_ms=_METADATA_EVERY_MS,
-            # Each of its calls ends by this; there is no limit above it, which one server of several could use up.
+            # Each of its calls ends by this. There is no limit over several: one server that hangs would use it up.
             request_timeout_ms=round(_CALL_WITHIN * 1000),
             **self._options,
         )
@@ -233,10 +233,8 @@ def _silence_aiokafka() -> None:
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    # A task of its own: it may end by the CancelledError of one that it cancelled, and then leaves connections open.
-    stopping = asyncio.create_task(consumer.stop())
-    try:
-        await asyncio.wait([stopping], timeout=_CALL_WITHIN)
-    finally:
-        stopping.cancel()
+    # Gathered: it may end by the CancelledError of a task that it cancels, and then leaves connections open.
+    stopping = asyncio.gather(consumer.stop(), return_exceptions=True)
+    await asyncio.wait([stopping], timeout=_CALL_WITHIN)
+    stopping.cancel()
     await consumer._client.close()  # noqa: SLF001 - see above

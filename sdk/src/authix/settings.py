@@ -113,7 +113,7 @@ def text(value: str) -> str:
     return value
 
 
-_URL = re.compile(r"https?://[^\s/?#@\\]+(/[^\s?#@\\]*)?(?<!/)")
+_URL = re.compile(r"https?://[^\s,/?#@\\]+(/[^\s,?#@\\]*)?(?<!/)")
 
 
 def url(value: str) -> str:
@@ -144,17 +144,30 @@ class FeedUrl(NamedTuple):
     topic: str = ""
 
 
-_KAFKA_URL = re.compile(r"kafka://((?:[^\s,:/@]+:[0-9]{1,5},?)+(?<!,))/([A-Za-z0-9._-]{1,249})")
+_SERVER = r"(?:[^\s,:/@\[\]]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}"
+_SERVERS = re.compile(rf"{_SERVER}(?:,{_SERVER})*")
+_KAFKA_URL = re.compile(rf"kafka://({_SERVERS.pattern})/([A-Za-z0-9._-]{{1,249}})")
+
+
+def kafka_servers(value: str) -> str:
+    """Kafka's servers as aiokafka takes them."""
+    ports = [int(server.rpartition(":")[2]) for server in value.split(",")] if _SERVERS.fullmatch(value) else []
+    if not ports or min(ports) < 1 or max(ports) > 65535:
+        raise ValueError(f"must be host:port, or several with commas between, not {_shown(value)}")
+    return value
 
 
 def feed_urls(value: str) -> tuple[FeedUrl, ...]:
     """One or more URLs with commas between; a Kafka one may name several servers."""
     found = []
-    for part in re.split(r",\s*(?=[a-z]+://)", value.strip()):
+    for part in re.split(r"\s*,\s*(?=[a-z]+://)", value.strip()):
         match = _KAFKA_URL.fullmatch(part)
-        if match is None and part.startswith("kafka:"):
-            raise ValueError(f"must name Kafka as kafka://host:port,host:port/topic, not {_shown(part)}")
-        found.append(FeedUrl(part, match[1], match[2]) if match else FeedUrl(url(part)))
+        try:
+            found.append(FeedUrl(part, kafka_servers(match[1]), match[2]) if match else FeedUrl(url(part)))
+        except ValueError:
+            if not part.startswith("kafka:"):
+                raise
+            raise ValueError(f"must name Kafka as kafka://host:port,host:port/topic, not {_shown(part)}") from None
     return tuple(found)
 
 

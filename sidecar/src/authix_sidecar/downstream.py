@@ -9,19 +9,20 @@ closing over unread bytes would take the answer back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from enum import Enum, auto
 from math import inf
 from time import monotonic
 from typing import cast
 
 from authix.errors import AuthixError
-from authix_sidecar.bodies import NO_BODY, Body, body_of
 from authix_sidecar.decide import ALLOWED
 from authix_sidecar.errors import RequestRefused, RequestTooSlow, SidecarError, refusal_of
 from authix_sidecar.exchanges import Exchange
-from authix_sidecar.requests import END_OF_HEAD, RequestHead, check_beginning, read_request
-from authix_sidecar.rewrite import connection_line, status_line
+from authix_sidecar.ports import Port
+from authix_sidecar.request_reader import RequestReader
+from authix_sidecar.requests import RequestHead
+from authix_sidecar.rewrite import whole_answer
 
 # Times in seconds
 HEAD_TIME = 10.0
@@ -43,37 +44,6 @@ CLIENT_CLOSED = 499
 """Logged when the client went away before its answer began, as nginx does."""
 
 
-class Port:
-    """One listening port: what its connections share."""
-
-    def __init__(
-        self,
-        *,
-        begin: Callable[[ClientConnection, RequestHead, bytes], None],
-        report: Callable[[RequestHead | None, int, float, str], None],
-    ) -> None:
-        """``begin`` answers a request, ``report`` hears of each that has ended: status, seconds, code."""
-        self.begin = begin
-        self.report = report
-        self.connections: set[ClientConnection] = set()
-        self.draining = False
-
-    def connect(self) -> ClientConnection:
-        return ClientConnection(self)
-
-    def sweep(self, now: float) -> None:
-        """End what is past its deadline; ``now`` on the monotonic clock."""
-        for connection in tuple(self.connections):
-            if connection.deadline < now:
-                connection.expire()
-
-    def drain(self) -> None:
-        """Let every connection end with the request it is at."""
-        self.draining = True
-        for connection in tuple(self.connections):
-            connection.drain()
-
-
 class _State(Enum):
     HEAD = auto()
     """Waiting for a request, or amid its head."""
@@ -92,7 +62,7 @@ class _State(Enum):
 class ClientConnection(asyncio.Protocol):
     """Reads requests and writes what it is given."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: Port[ClientConnection]) -> None:
         self.request: RequestHead | None = None
         self.status = 0
         """The answer's status once it has begun."""
@@ -103,10 +73,9 @@ class ClientConnection(asyncio.Protocol):
         self._port = port
         self._state = _State.HEAD
         self._exchange: Exchange | None = None
-        self._body: Body = NO_BODY
-        self._buffer = b""
-        self._scanned = 0
+        self._reader = RequestReader()
         self._advancing = False
+        self._begun = False
         self._started = 0.0
         self._keep = False
         self._last = False
@@ -120,7 +89,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def body_complete(self) -> bool:
-        return self._body.complete
+        return self._reader.complete
 
     def attend(self, exchange: Exchange) -> None:
         """Tell ``exchange`` what happens to this client until ``finish``."""
@@ -140,7 +109,7 @@ class ClientConnection(asyncio.Protocol):
 
     def keep_alive(self, *, possible: bool = True) -> bool:
         """Decide whether the connection goes on after this answer, whose head is about to be written."""
-        request, left = self.request, self._body.left
+        request, left = self.request, self._reader.left
         self._keep = (
             possible
             and request is not None
@@ -162,7 +131,7 @@ class ClientConnection(asyncio.Protocol):
         if not self._keep or self._ended:
             self._end_gently()
             return
-        if self._body.complete:
+        if self._reader.complete:
             self._await_request()
         else:
             self._state = _State.DISCARD
@@ -172,14 +141,7 @@ class ClientConnection(asyncio.Protocol):
     def answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes, code: str) -> None:
         """Answer the whole request at once."""
         self.status, self.code = status, code
-        minor = self.request.minor if self.request is not None else 1
-        lines = [f"{name}: {value}\r\n" for name, value in headers]
-        lines.append(f"Content-Length: {len(body)}\r\n")
-        keep_alive = self.keep_alive()
-        if self.request is not None and self.request.method == b"HEAD":
-            body = b""
-        ending = connection_line(minor=minor, keep_alive=keep_alive) + b"\r\n"
-        self.send(status_line(status) + "".join(lines).encode("latin-1") + ending + body)
+        self.send(whole_answer(status, headers, body, request=self.request, keep_alive=self.keep_alive()))
         self.finish()
 
     def refuse(self, error: AuthixError | SidecarError) -> None:
@@ -189,7 +151,7 @@ class ClientConnection(asyncio.Protocol):
     def start_tunnel(self) -> bytes:
         """From now on bytes are passed on unread; returns those that came early."""
         self._state = _State.TUNNEL
-        early, self._buffer = self._buffer, b""
+        early = self._reader.take()
         self._restart_clock()
         self._update_reading()
         return early
@@ -245,7 +207,7 @@ class ClientConnection(asyncio.Protocol):
             if self._lingered > LINGER_BYTES:
                 self.abort()
         else:
-            self._buffer = self._buffer + data if self._buffer else data
+            self._reader.feed(data)
             self._advance()
 
     def eof_received(self) -> bool:
@@ -281,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self._advancing = True
         try:
-            while self._buffer and self._step():
+            while self._reader.waiting and self._step():
                 pass
         except RequestRefused as error:
             self._refuse_reading(error)
@@ -296,47 +258,40 @@ class ClientConnection(asyncio.Protocol):
             self._read_body()
             return True
         if self._state is _State.DISCARD:
-            _, self._buffer = self._body.feed(self._buffer)
-            if self._body.complete:
+            self._reader.content()
+            if self._reader.complete:
                 self._await_request()
             return True
         return False
 
     def _read_head(self) -> bool:
-        buffer = self._buffer
-        if not self._scanned:
+        if not self._begun:
+            self._begun = True
             self._started = monotonic()
-        end = buffer.find(END_OF_HEAD, self._scanned)
-        if end < 0:
+        request = self._reader.head()
+        if request is None:
             self.deadline = min(self.deadline, self._started + HEAD_TIME)
-            check_beginning(buffer)
-            self._scanned = max(1, len(buffer) - 3)
             return False
-        end += len(END_OF_HEAD)
-        self._scanned = 0
-        request = self.request = read_request(buffer[:end])
-        body = self._body = body_of(request)
-        content, self._buffer = b"", buffer[end:]
-        self._state = _State.ANSWER
-        if not body.complete:
-            self._state = _State.BODY
-            content, self._buffer = body.feed(self._buffer)
-            if body.complete:
-                self._state = _State.ANSWER
+        self._begun = False
+        self.request = request
+        self._state = _State.BODY
+        content = self._reader.content()
+        if self._reader.complete:
+            self._state = _State.ANSWER
         self._restart_clock()
         self._port.begin(self, request, content)
         return True
 
     def _read_body(self) -> None:
         exchange = self._exchange
-        content, self._buffer = self._body.feed(self._buffer)
-        if self._body.complete:
+        content = self._reader.content()
+        if self._reader.complete:
             self._state = _State.ANSWER
         self._restart_clock()
         if exchange is not None and content:
             exchange.body(content)
         # the exchange may have ended over that piece
-        if exchange is not None and self._exchange is exchange and self._body.complete:
+        if exchange is not None and self._exchange is exchange and self._reader.complete:
             exchange.body_end()
 
     def _refuse_reading(self, error: RequestRefused) -> None:
@@ -357,7 +312,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = monotonic() + (SEND_TIME if self._slow else IDLE_TIME)
 
     def _restart_clock(self) -> None:
-        if self._state is _State.ENDING or (self._state is _State.HEAD and not self._slow and self._buffer):
+        if self._state is _State.ENDING or (self._state is _State.HEAD and not self._slow and self._begun):
             return
         if self._slow:
             self.deadline = monotonic() + SEND_TIME
@@ -369,7 +324,7 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = inf
 
     def _update_reading(self) -> None:
-        waiting = self._buffer and (self._state is _State.ANSWER or (self._state is _State.HEAD and self._slow))
+        waiting = self._reader.waiting and (self._state is _State.ANSWER or (self._state is _State.HEAD and self._slow))
         reading = not self._held and not waiting
         if reading != self._reading:
             self._reading = reading
@@ -382,11 +337,11 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def _idle(self) -> bool:
-        return self._state is _State.HEAD and not self._buffer and not self._slow
+        return self._state is _State.HEAD and not self._reader.waiting and not self._slow
 
     def _end_gently(self) -> None:
         self._begin_ending()
-        self._buffer = b""
+        self._reader.take()
         self._held = False
         if self._ended:
             self._transport.close()

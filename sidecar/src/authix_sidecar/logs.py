@@ -58,6 +58,8 @@ def set_up(form: str) -> AccessLog:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
+    # a Kafka client repeats each second that a broker is away; the feed says it once, and with what follows from it
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return AccessLog(form, sys.stderr.buffer)

@@ -16,10 +16,11 @@ from authix_sidecar.downstream import ClientConnection
 from authix_sidecar.errors import UpstreamError
 from authix_sidecar.fields import Field
 from authix_sidecar.judged import Judge, JudgedExchange
+from authix_sidecar.pool import Pool
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.rewrite import Framing
 from authix_sidecar.streams import OpenStreams, Stream
-from authix_sidecar.upstream import Pool, UpstreamConnection
+from authix_sidecar.upstream import UpstreamConnection
 
 SHUTTING_DOWN = "shutting_down"
 _IDEMPOTENT = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PUT"})  # RFC 9110, 9.2.2, without TRACE
@@ -117,12 +118,14 @@ class ProxyExchange(JudgedExchange):
             self._endless = True
             self._upstream.be_patient()
         keep_alive = self._client.keep_alive(possible=how is not Framing.CLOSE)
-        self._pass_back([rewrite.answer_head(head, how, minor=minor, keep_alive=keep_alive)], content, complete)
+        self._pass_back(
+            [rewrite.answer_head(head, how, minor=minor, keep_alive=keep_alive)], content, complete=complete
+        )
 
     def answer_more(self, content: list[bytes], *, complete: bool) -> None:
-        self._pass_back([], content, complete)
+        self._pass_back([], content, complete=complete)
 
-    def _pass_back(self, parts: list[bytes], content: list[bytes], complete: bool) -> None:  # noqa: FBT001 - as answer
+    def _pass_back(self, parts: list[bytes], content: list[bytes], *, complete: bool) -> None:
         if self._framing is Framing.CHUNKED:
             if size := sum(map(len, content)):
                 parts += (b"%x\r\n" % size, *content, b"\r\n")

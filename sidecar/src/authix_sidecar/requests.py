@@ -107,12 +107,12 @@ def read_request(head: bytes) -> RequestHead:
     method, target, major, minor = start.groups()
     if major != b"1" or minor not in b"01":
         raise VersionRefused("only HTTP/1.0 and HTTP/1.1 are spoken here")
-    if head.translate(None, _TEXT) != b"\r\n" * head.count(b"\r\n"):
-        raise RequestRefused("the head holds a control character, or a CR or LF alone")
     if method in _REFUSED_METHODS:
         raise MethodRefused("the method is not allowed through a proxy")
     path = path_of(target)
     found = _take_apart(head)
+    if head.translate(None, _TEXT) != b"\r\n" * (len(found) + 2):  # a line for each, and the first and the last
+        raise RequestRefused("the head holds a control character, or a CR or LF alone")
     if len(found) > MAX_FIELDS:
         raise HeadTooLarge(f"the head has more than {MAX_FIELDS} fields")
     noted = fields.noted(found, _NOTED)

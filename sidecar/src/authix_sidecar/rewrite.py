@@ -11,6 +11,7 @@ elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum, auto
 from functools import lru_cache
 from http.client import responses
@@ -121,6 +122,23 @@ def connection_line(*, minor: int, keep_alive: bool) -> bytes:
     if keep_alive:
         return b"" if minor else b"Connection: keep-alive\r\n"
     return b"Connection: close\r\n"
+
+
+def whole_answer(
+    status: int,
+    headers: Iterable[tuple[str, str]],
+    body: bytes,
+    *,
+    request: RequestHead | None,
+    keep_alive: bool,
+) -> bytes:
+    """An answer of our own to ``request``; None: it could not be read."""
+    minor = request.minor if request is not None else 1
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    head = f"{lines}Content-Length: {len(body)}\r\n".encode("latin-1")
+    ending = connection_line(minor=minor, keep_alive=keep_alive)
+    shown = b"" if request is not None and request.method == b"HEAD" else body
+    return b"%b%b%b\r\n%b" % (status_line(status), head, ending, shown)
 
 
 def chunk(data: bytes) -> bytes:

@@ -12,20 +12,22 @@ import logging
 import os
 import signal
 import socket
+from functools import partial
 from time import monotonic
 
 from authix import Authix
 from authix.errors import SettingsError
 from authix_sidecar.auth_port import VERIFY, AuthPort
-from authix_sidecar.downstream import Port
+from authix_sidecar.downstream import ClientConnection
 from authix_sidecar.judged import Judge
 from authix_sidecar.logs import AccessLog
 from authix_sidecar.metrics import Metrics
+from authix_sidecar.pool import Pool
+from authix_sidecar.ports import Port
 from authix_sidecar.proxy import Proxy
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.settings import SidecarSettings
 from authix_sidecar.streams import OpenStreams
-from authix_sidecar.upstream import Pool
 
 logger = logging.getLogger("authix.sidecar")
 
@@ -46,8 +48,8 @@ class Sidecar:
         judge = Judge(self.auth, self.metrics)
         self._access = access
         proxy = Proxy(judge, self.pool, self.streams, upstream=settings.upstream.authority)
-        self.proxy = Port(begin=proxy.begin, report=self._report_proxy)
-        self.auth_port = Port(begin=AuthPort(judge).begin, report=self._report_auth)
+        self.proxy: Port[ClientConnection] = Port(begin=proxy.begin, report=self._report_proxy)
+        self.auth_port: Port[ClientConnection] = Port(begin=AuthPort(judge).begin, report=self._report_auth)
         self._problems: list[str] | None = None
         self._tell_gauges()
 
@@ -55,7 +57,10 @@ class Sidecar:
         """End whatever is past its deadline, and tell the log when readiness changes."""
         while True:
             for part in (self.proxy, self.auth_port, self.pool):
-                part.sweep(monotonic())
+                try:
+                    part.sweep(monotonic())
+                except Exception:
+                    logger.exception("a connection past its deadline could not be ended")
             problems = self.auth.problems()
             if problems != self._problems:
                 self._problems = problems
@@ -131,7 +136,7 @@ async def serve(settings: SidecarSettings, access: AccessLog) -> None:
     async with sidecar.auth:
         times = asyncio.create_task(sidecar.keep_times())
         servers = [
-            await loop.create_server(port.connect, sock=sock)
+            await loop.create_server(partial(ClientConnection, port), sock=sock)
             for port, sock in zip((sidecar.proxy, sidecar.auth_port), sockets, strict=True)
         ]
         proxy_at, auth_at = (sock.getsockname()[:2] for sock in sockets)

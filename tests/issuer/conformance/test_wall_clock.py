@@ -109,6 +109,19 @@ async def test_a_session_ends_at_its_expiry_however_often_it_was_refreshed(
     assert await sessions.refresh(shown, 1, grace_us=GRACE_US, token_life=TOKEN_LIFE) is None
 
 
+async def test_entries_of_neighbouring_moments_are_each_read(
+    sessions: SessionStore, log: RevocationLog, open_session: OpenSession, set_wall_clock: SetWallClock
+) -> None:
+    set_wall_clock(NOW_US)
+    opened = [(await open_session(ANN))[0] for _ in range(4)]
+    written = [await sessions.close(shown, Scope.SESSION, token_life=TOKEN_LIFE) for shown in opened]
+    found, cursor = [], None
+    while page := await log.read(cursor, 1):
+        cursor = page[-1].cursor
+        found += [entry.revocation for entry in page]
+    assert found == written
+
+
 async def test_trimming_forgets_entries_once_they_are_dead_and_not_before(
     sessions: SessionStore, log: RevocationLog, open_session: OpenSession, set_wall_clock: SetWallClock
 ) -> None:

@@ -52,7 +52,7 @@ def test_a_refresh_answers_as_a_login_does_and_rotates_the_token(client: httpx.C
     assert answer.json()["access_token"] != access_token
     assert client.cookies[COOKIE] != before
     (header,) = answer.headers.get_list("set-cookie")
-    pair, *attributes = header.split("; ")
+    _, *attributes = header.split("; ")
     lives = [int(attribute.partition("=")[2]) for attribute in attributes if attribute.startswith("Max-Age=")]
     assert len(lives) == 1
     assert 2_419_200 - 600 < lives[0] <= 2_419_200

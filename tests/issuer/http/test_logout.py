@@ -21,9 +21,9 @@ from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.adapters import sqlite_users
 from authix_issuer.adapters.sqlite import Database
 from authix_issuer.adapters.sqlite_users import SqliteKeys
-from authix_issuer.keys import open_keys
+from authix_issuer.keys import SigningKeys, open_keys
 from authix_issuer.master_secret import kept_in
-from tests.programs import IssuerProgram, bearer, login, register
+from tests.programs import DEADLINE, IssuerProgram, bearer, login, register
 
 AssertProblem = Callable[..., dict[str, Any]]
 COOKIE = "authix_refresh"
@@ -167,6 +167,14 @@ def test_an_access_token_helps_where_the_cookie_is_broken(
     assert revoked(access_token)
 
 
+@pytest.mark.parametrize("header", ["Bearer broken", "Bearer", "Basic eDp5"])
+def test_a_broken_access_token_is_no_hindrance_where_the_cookie_is_good(
+    client: httpx.Client, access_token: str, revoked: Revoked, header: str
+) -> None:
+    assert client.post("/logout", headers={"Authorization": header}).status_code == 204
+    assert revoked(access_token)
+
+
 def test_a_stale_cookie_does_not_shield_the_session_of_the_access_token(
     client: httpx.Client, user: str, revoked: Revoked
 ) -> None:
@@ -238,12 +246,17 @@ def test_a_forged_access_token_is_refused_with_a_challenge(
     assert not revoked(access_token)
 
 
-async def test_an_expired_access_token_is_refused(
-    shared_issuer: IssuerProgram, client: httpx.Client, assert_problem: AssertProblem
-) -> None:
+@pytest.fixture
+async def keys(shared_issuer: IssuerProgram) -> SigningKeys:
+    """The issuer's own keys, read from its store."""
     data = shared_issuer.log.parent / "data"
     async with Database(str(data / "users.db"), sqlite_users.SCHEMA) as database:
-        keys = await open_keys(SqliteKeys(database), kept_in(data), "ES256")
+        return await open_keys(SqliteKeys(database), kept_in(data), "ES256")
+
+
+def test_an_expired_access_token_is_refused(
+    shared_issuer: IssuerProgram, client: httpx.Client, keys: SigningKeys, assert_problem: AssertProblem
+) -> None:
     issued_us = int((time.time() - 300 - 5 - 1) * 1_000_000)
     tokens = AccessTokens(keys, issuer=shared_issuer.url, audience="tests", life=300)
     token = tokens.issue(subject="a" * 32, session="b" * 32, roles=(), at_us=issued_us)
@@ -263,6 +276,19 @@ def test_an_unknown_scope_logs_nobody_out(
     assert can_refresh(client)
 
 
+def at_once(issuer: IssuerProgram, paths: list[str], headers: dict[str, str]) -> list[httpx.Response]:
+    """The answers to requests that are sent together."""
+    together = threading.Barrier(len(paths))
+
+    def send(path: str) -> httpx.Response:
+        with issuer.client() as client:
+            together.wait(DEADLINE)
+            return client.post(path, headers=headers)
+
+    with ThreadPoolExecutor(len(paths)) as pool:
+        return list(pool.map(send, paths))
+
+
 def test_tokens_of_refreshes_that_race_a_logout_are_dead_after_it(
     shared_issuer: IssuerProgram, client: httpx.Client, user: str, revoked: Revoked
 ) -> None:
@@ -270,15 +296,8 @@ def test_tokens_of_refreshes_that_race_a_logout_are_dead_after_it(
         login(client, user)
         cookie = {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
         client.cookies.clear()
-        together = threading.Barrier(9)
-
-        def race(path: str) -> httpx.Response:
-            with shared_issuer.client() as another:
-                together.wait()
-                return another.post(path, headers=cookie)
-
-        with ThreadPoolExecutor(9) as pool:
-            answers = list(pool.map(race, ["/access_token"] * 4 + [f"/logout?scope={scope}"] + ["/access_token"] * 4))
+        paths = ["/access_token"] * 4 + [f"/logout?scope={scope}"] + ["/access_token"] * 4
+        answers = at_once(shared_issuer, paths, cookie)
         assert answers[4].status_code == 204
         for answer in (*answers[:4], *answers[5:]):
             if answer.status_code == 200:

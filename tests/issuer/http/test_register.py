@@ -68,7 +68,7 @@ def test_what_is_not_acceptable_is_refused_with_every_reason(
 def test_a_password_in_any_of_unicode_is_taken(client: httpx.Client, new_email: Callable[[], str]) -> None:
     email = new_email()
     assert register(client, email, "🐴 Ångström\0 密码 ½ and on").status_code == 201
-    assert login(client, email, "🐴 Ångström\0 密码 1⁄2 and on")
+    assert login(client, email, "🐴 Ångström\0 密码 1\u20442 and on")
 
 
 def test_the_shortest_password_is_a_setting(unusual_client: httpx.Client, new_email: Callable[[], str]) -> None:
@@ -84,9 +84,7 @@ def test_of_eight_who_register_one_email_at_once_one_wins(
         clients = [shared_issuer.client() for _ in spellings]
         for _ in range(10):
             email = new_email()
-            answers = list(
-                pool.map(lambda c, s, e=email: register(c, s(e)), clients, spellings)  # type: ignore[misc]  # a default binds it
-            )
+            answers = list(pool.map(lambda c, s, e=email: register(c, s(e)), clients, spellings))
             assert sorted(answer.status_code for answer in answers) == [201] + [409] * 7
             assert {answer.json().get("code", "-") for answer in answers} == {"-", "email_taken"}
         for client in clients:

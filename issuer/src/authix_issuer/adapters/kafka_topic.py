@@ -1,23 +1,25 @@
 """The logout topic in Kafka.
 
 Rule: a record is published when every replica that must have it does (acks=all, idempotent); a topic whose settings
-could lose one is refused, with the sentence that mends it. After a failure nothing is handed to the producer until the
-brokers answer again, since it would keep and repeat it for ever. Records go to the partitions that the topic had at the
-start: verifiers notice a new partition within seconds, and nothing may stand there before.
+could lose one is refused, with the sentence that mends it. A producer that failed once is thrown away with all it
+holds: it would repeat that for ever, or never get anything through again; the outbox has it still. Records go to the
+partitions that the topic had at the start: verifiers notice a new one within seconds, and nothing may stand there
+before.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError
+from aiokafka.errors import TopicAlreadyExistsError, for_code
 from aiokafka.partitioner import DefaultPartitioner
 
 from authix.errors import SettingsError
@@ -35,9 +37,18 @@ PARTITIONS = 6
 REPLICAS = 3
 MIN_IN_SYNC = 2
 RETENTION_MS = 2 * LOG_WINDOW * 1000
-_STOP_WITHIN = 2.0
-_TOPIC_EXISTS = 36
-_FAILURES = (KafkaError, OSError, TimeoutError)
+_REQUEST_WITHIN_MS = 2000
+_LOOK_AGAIN = 0.1
+_END_WITHIN = 1.0
+_Record = tuple[int, str | None, bytes]
+
+
+class _State(NamedTuple):
+    """What the brokers say of the topic and of themselves."""
+
+    partitions: list[int]
+    brokers: int
+    problems: list[str]
 
 
 class KafkaTopic:
@@ -45,18 +56,16 @@ class KafkaTopic:
 
     def __init__(self, servers: str, topic: str, options: Mapping[str, Any]) -> None:
         self.topic = topic
-        self._connection = {"bootstrap_servers": servers, "request_timeout_ms": round(DEADLINE * 1000), **options}
+        self._connection = {"bootstrap_servers": servers, "request_timeout_ms": _REQUEST_WITHIN_MS, **options}
         self._producer: AIOKafkaProducer | None = None
         self._partitions: list[int] = []
-        self._brokers = 0
         self._choose = DefaultPartitioner()
-        self._failed = False
         self._connecting = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         """Raises ``SettingsError`` for a topic that could lose records; Kafka being away is no error."""
         try:
-            await self._connected()
+            self._producer = await self._connect()
         except TopicUnavailable as error:
             logger.warning("%s; logouts are kept and published later", error)
         return self
@@ -65,18 +74,18 @@ class KafkaTopic:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._producer is not None:
-            await _stop(self._producer)
+            await _discard(self._producer)
 
     async def publish(self, revocations: list[Logout]) -> None:
-        producer = await self._connected()
         records = [(self._partition_of(event.sub), event.sub, encode_event(event)) for event in revocations]
-        await self._send(producer, records)
+        async with self._sending() as producer:
+            await self._append(producer, records)
 
     async def announce(self, heartbeat: Heartbeat) -> None:
-        producer = await self._connected()
-        everywhere = await self._ask(producer.partitions_for(self.topic))
         record = encode_event(heartbeat)
-        await self._send(producer, [(partition, None, record) for partition in sorted(everywhere)])
+        async with self._sending() as producer:
+            everywhere = await producer.partitions_for(self.topic)
+            await self._append(producer, [(partition, None, record) for partition in sorted(everywhere)])
 
     async def check(self) -> None:
         await self._connected()
@@ -85,91 +94,105 @@ class KafkaTopic:
         """Whether the topic keeps what it confirmed. Raises ``TopicUnavailable``."""
         subject = f"topic (Kafka) {self.topic}"
         try:
-            partitions = await self._check_topic()
+            state = await self._look()
         except SettingsError as error:
-            return [Finding(subject, Verdict.WRONG, sentence) for sentence in str(error).splitlines()]
+            return [Finding(subject, Verdict.WRONG, str(error))]
         return [
-            Finding(subject, Verdict.OK, f"{len(partitions)} partitions"),
+            *(Finding(subject, Verdict.WRONG, problem) for problem in state.problems),
+            *([] if state.problems else [Finding(subject, Verdict.OK, f"{len(state.partitions)} partitions")]),
             judge(
                 "brokers (Kafka)",
-                self._brokers >= REPLICAS,
-                str(self._brokers),
-                f"{self._brokers}; {REPLICAS} are needed so that a lost disk loses no logout. Fit for development.",
+                state.brokers >= REPLICAS,
+                str(state.brokers),
+                f"{state.brokers}; {REPLICAS} are needed so that a lost disk loses no logout. Fit for development.",
                 bad=Verdict.WARNING,
             ),
         ]
 
-    async def _send(self, producer: AIOKafkaProducer, records: Sequence[tuple[int, str | None, bytes]]) -> None:
-        async def all_confirmed() -> None:
-            confirmations = [
-                await producer.send(self.topic, value, key=subject and subject.encode("ascii"), partition=partition)
-                for partition, subject, value in records
-            ]
-            await asyncio.gather(*confirmations)
+    @contextlib.asynccontextmanager
+    async def _sending(self) -> AsyncIterator[AIOKafkaProducer]:
+        producer = await self._connected()
+        try:
+            with _told_as_unavailable():
+                async with asyncio.timeout(DEADLINE):
+                    yield producer
+        except TopicUnavailable:
+            if self._producer is producer:
+                self._producer = None
+                await _discard(producer)
+            raise
 
-        await self._ask(all_confirmed())
+    async def _append(self, producer: AIOKafkaProducer, records: Sequence[_Record]) -> None:
+        confirmations = [
+            await producer.send(self.topic, value, key=subject and subject.encode("ascii"), partition=partition)
+            for partition, subject, value in records
+        ]
+        await asyncio.gather(*confirmations)
 
     async def _connected(self) -> AIOKafkaProducer:
         async with self._connecting:
             if self._producer is None:
-                self._partitions = await self._check_topic()
-                producer = AIOKafkaProducer(
-                    **self._connection, acks="all", enable_idempotence=True, linger_ms=0, metadata_max_age_ms=5000
-                )
                 try:
-                    await self._ask(producer.start())
-                except TopicUnavailable:
-                    await _stop(producer)
-                    raise
-                self._producer = producer
-            elif self._failed and not await self._ask(self._producer.client.force_metadata_update()):
-                self._failed = True
-                raise TopicUnavailable("Kafka does not answer")
-        return self._producer
+                    self._producer = await self._connect()
+                except SettingsError as error:
+                    raise TopicUnavailable(str(error)) from None
+            return self._producer
 
-    async def _ask(self, call: Any) -> Any:
+    async def _connect(self) -> AIOKafkaProducer:
+        """Raises ``SettingsError`` or ``TopicUnavailable``."""
+        state = await self._look()
+        if state.problems:
+            raise SettingsError("\n".join(state.problems))
+        if state.brokers < REPLICAS:
+            logger.warning(
+                "Kafka has %d broker(s): fit for development; %d keep a lost disk harmless", state.brokers, REPLICAS
+            )
+        if not self._partitions or not set(self._partitions) <= set(state.partitions):
+            self._partitions = state.partitions
+        producer = AIOKafkaProducer(
+            **self._connection, acks="all", enable_idempotence=True, linger_ms=0, metadata_max_age_ms=5000
+        )
         try:
-            async with asyncio.timeout(DEADLINE):
-                answer = await call
-        except _FAILURES as error:
-            self._failed = True
-            if isinstance(error, KafkaError) and self._producer is not None:
-                # once a batch was rejected, an idempotent producer never gets another one through
-                producer, self._producer = self._producer, None
-                await _stop(producer)
-            raise TopicUnavailable(f"Kafka does not confirm ({type(error).__name__})") from error
-        self._failed = False
-        return answer
+            with _told_as_unavailable():
+                async with asyncio.timeout(DEADLINE):
+                    await producer.start()
+        except BaseException:
+            await _discard(producer)
+            raise
+        return producer
 
     def _partition_of(self, subject: str) -> int:
         partition: int = self._choose(subject.encode("ascii"), self._partitions, self._partitions)
         return partition
 
-    async def _check_topic(self) -> list[int]:
-        """The topic's partitions; makes it where it is missing. Raises ``SettingsError`` or ``TopicUnavailable``."""
+    async def _look(self) -> _State:
+        """Look at the topic; make it where it is missing. Raises ``SettingsError`` or ``TopicUnavailable``."""
         admin = AIOKafkaAdminClient(**self._connection)
         try:
-            await self._ask(admin.start())
-            self._brokers = brokers = len((await self._ask(admin.describe_cluster()))["brokers"])
-            if self.topic not in await self._ask(admin.list_topics()):
-                await self._make(admin, brokers)
-            described = (await self._ask(admin.describe_topics([self.topic])))[0]["partitions"]
-            resource = ConfigResource(ConfigResourceType.TOPIC, self.topic)
-            answer = (await self._ask(admin.describe_configs([resource])))[0].resources[0]
+            with _told_as_unavailable():
+                await admin.start()
+                brokers = len((await admin.describe_cluster())["brokers"])
+                if self.topic not in await admin.list_topics():
+                    await self._make(admin, brokers)
+                described, config = await self._describe(admin)
         finally:
             await admin.close()
-        config = {entry[0]: entry[1] for entry in answer[4]}
-        if not described or not config:
-            raise TopicUnavailable(f"Kafka does not yet know the topic {self.topic}")
         replicas = min(len(partition["replicas"]) for partition in described)
         problems = lossy_settings(self.topic, config, replicas=replicas, brokers=brokers)
-        if problems:
-            raise SettingsError("\n".join(problems))
-        if brokers < REPLICAS:
-            logger.warning(
-                "Kafka has %d broker(s): fit for development; %d keep a lost disk harmless", brokers, REPLICAS
-            )
-        return sorted(partition["partition"] for partition in described)
+        return _State(sorted(partition["partition"] for partition in described), brokers, problems)
+
+    async def _describe(self, admin: AIOKafkaAdminClient) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """The topic's partitions and settings; a broker knows a new topic some time after it was made."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, self.topic)
+        async with asyncio.timeout(DEADLINE):
+            while True:
+                described = (await admin.describe_topics([self.topic]))[0]["partitions"]
+                error, _, _, _, entries, *_ = (await admin.describe_configs([resource]))[0].resources[0]
+                if error and not for_code(error).retriable:
+                    raise for_code(error)
+                if described and entries:
+                    return described, {name: value for name, value, *_ in entries}
+                await asyncio.sleep(_LOOK_AGAIN)
 
     async def _make(self, admin: AIOKafkaAdminClient, brokers: int) -> None:
         replicas = min(REPLICAS, brokers)
@@ -182,9 +205,11 @@ class KafkaTopic:
             "unclean.leader.election.enable": "false",
         }
         topic = NewTopic(self.topic, PARTITIONS, replicas, topic_configs=config)
-        answer = await self._ask(admin.create_topics([topic]))
-        code, message = answer.topic_errors[0][1:3]
-        if code not in {0, _TOPIC_EXISTS}:
+        _, code, message, *_ = (await admin.create_topics([topic])).topic_errors[0]
+        error = for_code(code)
+        if code and error.retriable:
+            raise error
+        if code and error is not TopicAlreadyExistsError:
             raise SettingsError(
                 f"AUTHIX_TOPIC={self.topic} can't be made ({message}): "
                 "make it, or give AUTHIX_KAFKA_USERNAME the right to."
@@ -234,11 +259,21 @@ def _at_least(value: str | None, least: int) -> bool:
     return value is not None and (int(value) == -1 or int(value) >= least)
 
 
-async def _stop(producer: AIOKafkaProducer) -> None:
+@contextlib.contextmanager
+def _told_as_unavailable() -> Iterator[None]:
     try:
-        async with asyncio.timeout(_STOP_WITHIN):
-            await producer.stop()
-    except (TimeoutError, KafkaError):
-        # stop() waits for brokers that are away, and has no limit; what they did not confirm is still in the outbox
-        await producer._sender.close()  # noqa: SLF001 - see above
-        await producer.client.close()
+        yield
+    except (SettingsError, TopicUnavailable):
+        raise
+    except Exception as error:  # besides its own errors, aiokafka lets out what a cluster in pieces does to its insides
+        raise TopicUnavailable(f"Kafka does not confirm ({type(error).__name__})") from error
+
+
+async def _discard(producer: AIOKafkaProducer) -> None:
+    """End it. Its own ``stop`` waits for brokers that are away, and has no limit."""
+    producer._closed = True  # noqa: SLF001 - see above
+    # Gathered: it may end by the CancelledError of the task that it cancels.
+    ending = asyncio.gather(producer._sender.close(), return_exceptions=True)  # noqa: SLF001 - see above
+    await asyncio.wait([ending], timeout=_END_WITHIN)
+    ending.cancel()
+    await producer.client.close()

@@ -1,0 +1,108 @@
+"""Read the answers of one upstream connection out of its bytes.
+
+Rule: no I/O; llhttp takes the bytes apart, and what it calls only notes what was found, so that nobody can begin the
+next request inside of it. What comes behind an answer is surplus, and belongs to nobody.
+"""
+
+from __future__ import annotations
+
+import httptools
+
+from authix_sidecar.answers import AnswerHead, read_answer
+from authix_sidecar.errors import UpstreamBroken
+from authix_sidecar.fields import Field
+
+MAX_HEAD = 64 * 1024
+"""Longest head in bytes, with the interim answers before it."""
+
+
+class AnswerReader:
+    """Say what was asked by ``expect``, then ``feed`` it."""
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self.expect(b"", b"")
+
+    def expect(self, method: bytes, asked: bytes) -> None:
+        """A request of ``method`` was sent, which ``asked`` for an upgrade to these protocols."""
+        self._method = method
+        self._asked = asked
+        self._reason = b""
+        self._fields: list[Field] = []
+        self._in_interim = False
+        self._status = 0
+        self.head_bytes = 0
+        """Received so far without a whole head."""
+        self.interims: list[tuple[int, list[Field]]] = []
+        self.head: AnswerHead | None = None
+        self.content: list[bytes] = []
+        self.complete = False
+        self.keep_alive = False
+        """Whether the upstream keeps the connection open."""
+        self.surplus = False
+        self.behind = b""
+        """What came behind the head of a 101."""
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the connection. Raises ``UpstreamBroken``."""
+        if self.head is None:
+            self.head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.behind = data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            if not self.complete:
+                raise UpstreamBroken(f"the upstream's answer is not HTTP/1.1: {error}") from None
+            self.surplus = True
+        if self.head is None:
+            self._read_head()
+
+    def _read_head(self) -> None:
+        if self._status:
+            self.head = read_answer(
+                status=self._status, reason=self._reason, found=self._fields, method=self._method, asked=self._asked
+            )
+            if self._method == b"HEAD":
+                self._parser = httptools.HttpResponseParser(self)  # the old one waits for the body that will not come
+        elif self.head_bytes > MAX_HEAD:
+            raise UpstreamBroken(f"the upstream's answer has a head longer than {MAX_HEAD} bytes")
+
+    # --- what llhttp calls
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.surplus = True
+
+    def on_status(self, reason: bytes) -> None:
+        if not self._status:
+            self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # behind the head these are trailers, or of a surplus answer
+        if not self._status:
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._status:
+            return
+        status = self._parser.get_status_code()
+        if status < 200 and status != 101:
+            self.interims.append((status, self._fields))
+            self._reason, self._fields, self._in_interim = b"", [], True
+            return
+        self._status = status
+        self.keep_alive = self._parser.should_keep_alive()
+        self.complete = self._method == b"HEAD"
+
+    def on_body(self, data: bytes) -> None:
+        if self.complete:
+            self.surplus = True
+        else:
+            self.content.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._in_interim:
+            self._in_interim = False
+        else:
+            self.complete = True

@@ -1,0 +1,400 @@
+"""An issuer on the embedded stores that publishes to Kafka, and verifiers that follow it: brokers come, go and hang."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from authix.events import Event, Heartbeat, SessionRevoked, UserRevoked, decode_event
+from authix_issuer import relay as relay_module
+from authix_issuer.adapters import sqlite_sessions
+from authix_issuer.adapters.kafka_topic import KafkaTopic, lossy_settings
+from authix_issuer.adapters.sqlite import MEMORY, Database
+from authix_issuer.adapters.sqlite_sessions import SqliteSessions
+from authix_issuer.ports import NewSession, Presented, Scope
+from authix_issuer.relay import Relay
+from tests.programs import DEADLINE, IssuerProgram, Program, eventually, login, register
+from tests.servers.kafka import KafkaServer
+from tests.servers.tcp_proxy import TcpProxy
+
+T = TypeVar("T")
+StartIssuer = Callable[..., IssuerProgram]
+names = (f"authix.logout-{number}" for number in itertools.count())
+
+GOOD = {
+    "cleanup.policy": "delete",
+    "retention.ms": "7440000",
+    "retention.bytes": "-1",
+    "message.timestamp.type": "LogAppendTime",
+    "unclean.leader.election.enable": "false",
+    "min.insync.replicas": "2",
+}
+# setting -> (a value that could lose a logout, what it is to be set to)
+LOSSY = {
+    "cleanup.policy": ("compact", "delete"),
+    "retention.ms": ("60000", "7440000"),
+    "retention.bytes": ("1000000", "-1"),
+    "message.timestamp.type": ("CreateTime", "LogAppendTime"),
+    "unclean.leader.election.enable": ("true", "false"),
+}
+
+
+class Appended(NamedTuple):
+    partition: int
+    offset: int
+    at_ms: int
+    """The broker's time."""
+    event: Event
+
+
+@asynccontextmanager
+async def admin_of(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def settings_of(bootstrap: str, topic: str) -> tuple[int, Mapping[str, str]]:
+    """The number of partitions and the settings."""
+    async with admin_of(bootstrap) as admin:
+        partitions = (await admin.describe_topics([topic]))[0]["partitions"]
+        answer = (await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]))[0].resources[0]
+    return len(partitions), {name: value for name, value, *_ in answer[4]}
+
+
+async def make(bootstrap: str, topic: str, config: Mapping[str, str], partitions: int = 1) -> None:
+    async with admin_of(bootstrap) as admin:
+        answer = await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=dict(config))])
+        assert answer.topic_errors[0][1] == 0, answer
+        while topic not in await admin.list_topics():
+            await asyncio.sleep(0.01)
+
+
+async def mend(bootstrap: str, topic: str) -> None:
+    async with admin_of(bootstrap) as admin:
+        config = GOOD | {"min.insync.replicas": "1"}
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=config)])
+
+
+async def read(bootstrap: str, topic: str) -> list[Appended]:
+    """All that stands in the topic, each partition in its order."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+    async with consumer:
+        await consumer.end_offsets([TopicPartition(topic, 0)])
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+        ends = await consumer.end_offsets(partitions)
+        consumer.assign(partitions)
+        for partition in partitions:
+            consumer.seek(partition, 0)
+        found: list[Appended] = []
+        while len(found) < sum(ends.values()):
+            for partition, records in (await consumer.getmany(timeout_ms=200)).items():
+                for record in records:
+                    event = decode_event(record.value)
+                    assert event is not None
+                    found.append(Appended(partition.partition, record.offset, record.timestamp, event))
+    return found
+
+
+def revoked(found: list[Appended]) -> Counter[str]:
+    return Counter(one.event.sub for one in found if isinstance(one.event, UserRevoked | SessionRevoked))
+
+
+def run(call: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(call)
+
+
+def is_on_topic(bootstrap: str, topic: str, *subjects: str) -> Callable[[], bool]:
+    def look() -> bool:
+        return set(subjects) <= revoked(run(read(bootstrap, topic))).keys()
+
+    return look
+
+
+def readiness(issuer: IssuerProgram) -> Any:
+    answer = httpx.get(f"{issuer.url}/readyz", timeout=DEADLINE, trust_env=False)
+    assert answer.status_code == 200, "without Kafka, logins and logouts go on"
+    return answer.json()["degraded"]
+
+
+def log_out(client: httpx.Client) -> float:
+    """Returns the seconds that it took."""
+    began = time.monotonic()
+    assert client.post("/logout").status_code == 204
+    return time.monotonic() - began
+
+
+@pytest.fixture
+def topic() -> str:
+    """A topic's name that no other test has."""
+    return next(names)
+
+
+@pytest.fixture
+def issuer_of(tmp_path: Path, programs: Callable[[Program], Program]) -> StartIssuer:
+    """``issuer_of(bootstrap, topic)``: an issuer that is not yet started."""
+
+    def prepare(bootstrap: str, topic: str = "authix.logout", **env: str) -> IssuerProgram:
+        issuer = IssuerProgram(tmp_path / "issuer", AUTHIX_KAFKA=bootstrap, AUTHIX_TOPIC=topic, **env)
+        programs(issuer)
+        return issuer
+
+    return prepare
+
+
+@pytest.fixture
+def proxy(kafka_server: KafkaServer) -> Iterator[TcpProxy]:
+    """In front of ``kafka_server``, which is started again to know of it."""
+    with TcpProxy(kafka_server.proxied_port) as running:
+        kafka_server.proxy_port = running.port
+        kafka_server.restart()
+        yield running
+
+
+class TestTheTopicsSettings:
+    def test_a_missing_topic_is_made_so_that_it_keeps_every_live_logout(
+        self, kafka_bootstrap: str, topic: str, start_issuer: StartIssuer
+    ) -> None:
+        issuer = start_issuer(AUTHIX_KAFKA=kafka_bootstrap, AUTHIX_TOPIC=topic)
+        assert readiness(issuer) == {}
+        partitions, config = run(settings_of(kafka_bootstrap, topic))
+        assert partitions == 6
+        assert lossy_settings(topic, config, replicas=1, brokers=1) == []
+        assert {name: config[name] for name in GOOD} == GOOD | {"min.insync.replicas": "1"}
+
+    def test_a_topic_that_could_lose_logouts_stops_the_start_with_what_mends_it(
+        self, kafka_bootstrap: str, topic: str, issuer_of: StartIssuer
+    ) -> None:
+        run(make(kafka_bootstrap, topic, {name: bad for name, (bad, _) in LOSSY.items()}))
+        issuer = issuer_of(kafka_bootstrap, topic).start()
+        assert issuer.process is not None
+        assert issuer.process.wait(DEADLINE) == 2
+        said = issuer.output()
+        for name, (bad, good) in LOSSY.items():
+            (line,) = [line for line in said.splitlines() if f" {name}=" in line]
+            assert f"{topic} has {name}={bad}" in line
+            assert f"set it to {good} with kafka-configs" in line
+        assert "Traceback" not in said
+        run(mend(kafka_bootstrap, topic))
+        assert readiness(issuer.start().ready()) == {}
+
+    @pytest.mark.parametrize("name", LOSSY)
+    def test_each_of_them_is_one_too_many(self, name: str) -> None:
+        bad, good = LOSSY[name]
+        (sentence,) = lossy_settings("t", GOOD | {name: bad}, replicas=3, brokers=3)
+        assert f"t has {name}={bad}" in sentence
+        assert f"set it to {good}" in sentence
+        config = {key: value for key, value in GOOD.items() if key != name}
+        assert len(lossy_settings("t", config, replicas=3, brokers=3)) == 1, "a setting that is not told is not good"
+
+    @pytest.mark.parametrize(
+        ("config", "replicas", "brokers", "problems"),
+        [
+            ({}, 3, 3, []),
+            ({}, 3, 9, []),
+            ({"cleanup.policy": "compact,delete"}, 3, 3, ["cleanup.policy"]),
+            ({"retention.ms": "-1"}, 3, 3, []),
+            ({"retention.ms": "3720000"}, 3, 3, []),
+            ({"retention.ms": "3719999"}, 3, 3, ["retention.ms"]),
+            ({"min.insync.replicas": "1"}, 3, 3, ["min.insync.replicas"]),
+            ({"min.insync.replicas": "3"}, 5, 5, []),
+            ({"min.insync.replicas": "1"}, 1, 1, []),
+            ({"min.insync.replicas": "1"}, 2, 2, []),
+            ({}, 2, 3, ["2 replica(s) on 3 brokers"]),
+            ({"min.insync.replicas": "1"}, 1, 2, ["1 replica(s) on 2 brokers"]),
+            ({"min.insync.replicas": "1", "retention.bytes": "9"}, 1, 3, ["retention.bytes", "1 replica(s)"]),
+        ],
+    )
+    def test_one_brokers_word_is_enough_only_where_there_is_but_one(
+        self, config: dict[str, str], replicas: int, brokers: int, problems: list[str]
+    ) -> None:
+        found = lossy_settings("t", GOOD | config, replicas=replicas, brokers=brokers)
+        assert len(found) == len(problems)
+        for sentence, problem in zip(found, problems, strict=True):
+            assert problem in sentence
+
+
+class TestBrokersThatAreAway:
+    def test_an_issuer_starts_without_them_and_publishes_once_they_are_there_and_fit(
+        self, kafka_server: KafkaServer, topic: str, issuer_of: StartIssuer
+    ) -> None:
+        bootstrap = kafka_server.bootstrap
+        run(make(bootstrap, topic, {"retention.ms": "60000"}))
+        kafka_server.stop()
+        issuer = issuer_of(bootstrap, topic).start().ready()
+        with issuer.client() as ann:
+            subject = register(ann, "ann@example.com")
+            login(ann, "ann@example.com")
+            assert log_out(ann) < 1
+        eventually(lambda: "does not confirm" in readiness(issuer).get("topic", ""), "it says that Kafka is away")
+        kafka_server.start()
+        eventually(lambda: "retention.ms=60000" in readiness(issuer)["topic"], "it says what is wrong with the topic")
+        assert revoked(run(read(bootstrap, topic))) == {}
+        run(mend(bootstrap, topic))
+        eventually(is_on_topic(bootstrap, topic, subject), "the logout is published")
+        eventually(lambda: readiness(issuer) == {}, "it says that all is well")
+        assert "Traceback" not in issuer.output()
+
+    @pytest.mark.parametrize("how", ["refused", "hanging"])
+    def test_an_issuer_ends_soon_and_cleanly_without_them(
+        self, proxy: TcpProxy, topic: str, issuer_of: StartIssuer, how: str
+    ) -> None:
+        issuer = issuer_of(f"127.0.0.1:{proxy.port}", topic).start().ready()
+        with issuer.client() as ann, issuer.client() as bob:
+            for client, email in ((ann, "ann@example.com"), (bob, "bob@example.com")):
+                register(client, email)
+                login(client, email)
+            proxy.refuse() if how == "refused" else proxy.stall()
+            assert log_out(ann) < 1
+            eventually(lambda: bool(readiness(issuer)), "it says that Kafka is away")
+            assert log_out(bob) < 1
+        began = time.monotonic()
+        assert issuer.stop() == 0
+        assert time.monotonic() - began < 15
+        for noise in ("Traceback", "Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
+            assert noise not in issuer.output()
+
+    def test_an_issuer_that_is_asked_to_end_publishes_first(
+        self, kafka_server: KafkaServer, proxy: TcpProxy, topic: str, issuer_of: StartIssuer
+    ) -> None:
+        issuer = issuer_of(f"127.0.0.1:{proxy.port}", topic).start().ready()
+        with issuer.client() as ann:
+            subject = register(ann, "ann@example.com")
+            login(ann, "ann@example.com")
+            proxy.delay(0.5)
+            log_out(ann)
+        assert issuer.stop() == 0
+        assert subject in revoked(run(read(kafka_server.bootstrap, topic)))
+
+
+class TestCrashes:
+    def test_a_logout_between_closed_and_published_survives_the_issuers_crash(
+        self, kafka_server: KafkaServer, topic: str, issuer_of: StartIssuer
+    ) -> None:
+        issuer = issuer_of(kafka_server.bootstrap, topic).start().ready()
+        with issuer.client() as ann:
+            subject = register(ann, "ann@example.com")
+            login(ann, "ann@example.com")
+            kafka_server.pause()
+            assert log_out(ann) < 1
+        issuer.kill()
+        kafka_server.resume()
+        issuer.start().ready()
+        eventually(is_on_topic(kafka_server.bootstrap, topic, subject), "the logout is published")
+
+    def test_under_load_and_with_brokers_that_hang_and_crash_no_heartbeat_vouches_for_what_is_not_there(
+        self, kafka_server: KafkaServer, topic: str, issuer_of: StartIssuer
+    ) -> None:
+        issuer = issuer_of(kafka_server.bootstrap, topic).start().ready()
+        acknowledged: list[str] = []
+        slowest: list[float] = []
+        ending = threading.Event()
+
+        def log_in_and_out(number: int) -> None:
+            with issuer.client() as client:
+                subject = register(client, f"user{number}@example.com")
+                while not ending.is_set():
+                    login(client, f"user{number}@example.com")
+                    slowest.append(log_out(client))
+                    acknowledged.append(subject)
+
+        users = [threading.Thread(target=log_in_and_out, args=(number,)) for number in range(4)]
+        for user in users:
+            user.start()
+        rng = random.Random(4)
+        for crash in (False, True, False):
+            time.sleep(rng.uniform(0.2, 1))
+            if crash:
+                kafka_server.kill()
+                kafka_server.start()
+            else:
+                kafka_server.pause()
+                time.sleep(rng.uniform(1, 6))
+                kafka_server.resume()
+        time.sleep(rng.uniform(0.2, 1))
+        ending.set()
+        for user in users:
+            user.join()
+        eventually(lambda: readiness(issuer) == {}, "publishing works again", 30)
+        expected = Counter(acknowledged)
+        eventually(
+            lambda: all(revoked(run(read(kafka_server.bootstrap, topic)))[one] >= expected[one] for one in expected),
+            "all is published",
+            30,
+        )
+        found = run(read(kafka_server.bootstrap, topic))
+        first_of: dict[int, Appended] = {}
+        for one in found:
+            if isinstance(one.event, UserRevoked):
+                earliest = first_of.setdefault(one.event.since_us, one)
+                first_of[one.event.since_us] = min(one, earliest, key=lambda appended: appended.at_ms)
+        assert len(first_of) == len(acknowledged), "each of them, however often it is there"
+        heartbeats = [one for one in found if isinstance(one.event, Heartbeat)]
+        assert len({one.partition for one in heartbeats}) == 6
+        for heartbeat in heartbeats:
+            assert isinstance(heartbeat.event, Heartbeat)
+            covered = [one for since_us, one in first_of.items() if since_us <= heartbeat.event.complete_until_us]
+            assert all(one.at_ms <= heartbeat.at_ms for one in covered)
+            assert all(one.offset < heartbeat.offset for one in covered if one.partition == heartbeat.partition)
+        assert max(slowest) < 2, "a logout never waits for Kafka"
+
+
+class TestTheRelay:
+    async def test_what_piled_up_is_published_in_one_go_however_long_that_takes(
+        self, kafka_bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(relay_module, "LEASE", 0.2)
+        monkeypatch.setattr(relay_module, "PAGE", 5)
+        started = int(time.time() * 1_000_000)
+        moments = itertools.count(started - 10_000_000)
+        async with Database(MEMORY, sqlite_sessions.SCHEMA) as database:
+            earlier = SqliteSessions(database, lambda: next(moments))
+            for number in range(500):
+                session = NewSession(f"s{number}", f"u{number}", (), b"", 10**12)
+                await earlier.open(session)
+                await earlier.close(Presented(session.id, session.subject, None), Scope.USER, token_life=300)
+            store = SqliteSessions(database)
+            async with KafkaTopic(kafka_bootstrap, topic, {}) as published, Relay(store, published) as relay:
+                while await store.unpublished(age=0, limit=1):
+                    assert relay.problem is None
+                    await asyncio.sleep(0.01)
+        assert len(revoked(await read(kafka_bootstrap, topic))) == 500
+
+    async def test_it_outlives_whatever_goes_wrong(
+        self, kafka_bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(relay_module, "STEP_BACK", 0.1)
+        async with Database(MEMORY, sqlite_sessions.SCHEMA) as database:
+            store = SqliteSessions(database)
+            async with KafkaTopic(kafka_bootstrap, topic, {}) as published, Relay(store, published) as relay:
+                with monkeypatch.context() as patch:
+                    patch.setattr(published, "_partition_of", lambda subject: 77)
+                    for number in range(2):
+                        session = NewSession(f"s{number}", f"u{number}", (), b"", 10**12)
+                        await store.open(session)
+                        presented = Presented(session.id, session.subject, None)
+                        logout = await store.close(presented, Scope.USER, token_life=300)
+                        assert logout is not None
+                        relay.publish(logout)
+                        while relay.problem is None:
+                            await asyncio.sleep(0.01)
+                while relay.problem is not None or await store.unpublished(age=0, limit=1):
+                    await asyncio.sleep(0.01)
+        assert revoked(await read(kafka_bootstrap, topic)).keys() == {"u0", "u1"}
