@@ -26,6 +26,11 @@ DEADLINE = 20.0
 
 HOST = "127.0.0.1"
 _given: set[int] = set()
+# each process of a parallel run has ports of its own
+_SLICE = 12_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = range(20_000, 20_000 + _SLICE)
+if _worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+    _PORTS = range(20_000 + int(_worker) * _SLICE, 20_000 + (int(_worker) + 1) * _SLICE)
 
 
 def free_ports(count: int) -> int:
@@ -34,7 +39,7 @@ def free_ports(count: int) -> int:
     One that the kernel gives out (32768 and up, on Linux) it also gives to any connection that goes out, and then the
     program can't come back.
     """
-    for first in random.sample(range(20_000, 32_768 - count), 1000):
+    for first in random.sample(range(_PORTS.start, _PORTS.stop - count), 1000):
         ports = range(first, first + count)
         if _given.isdisjoint(ports) and all(map(is_free, ports)):
             _given.update(ports)

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
+from authix import Authix, TokenError, Unavailable
 from authix.events import Event, Heartbeat, SessionRevoked, UserRevoked, decode_event
 from authix_issuer import relay as relay_module
 from authix_issuer.adapters import sqlite_sessions
@@ -151,21 +152,43 @@ def topic() -> str:
 def issuer_of(tmp_path: Path, programs: Callable[[Program], Program]) -> StartIssuer:
     """``issuer_of(bootstrap, topic)``: an issuer that is not yet started."""
 
-    def prepare(bootstrap: str, topic: str = "authix.logout", **env: str) -> IssuerProgram:
-        issuer = IssuerProgram(tmp_path / "issuer", AUTHIX_KAFKA=bootstrap, AUTHIX_TOPIC=topic, **env)
+    def prepare(bootstrap: str, topic: str) -> IssuerProgram:
+        issuer = IssuerProgram(tmp_path / "issuer", AUTHIX_KAFKA=bootstrap, AUTHIX_TOPIC=topic)
         programs(issuer)
         return issuer
 
     return prepare
 
 
+@pytest.fixture(scope="module")
+def brokers(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaServer, TcpProxy]]:
+    """A broker of this file's own, and a proxy in front of it."""
+    if reason := KafkaServer.missing():  # the shared one was named by a URL
+        pytest.skip(reason)
+    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
+    with TcpProxy(server.proxied_port) as proxy:
+        server.proxy_port = proxy.port
+        with server:
+            yield server, proxy
+
+
 @pytest.fixture
-def proxy(kafka_server: KafkaServer) -> Iterator[TcpProxy]:
-    """In front of ``kafka_server``, which is started again to know of it."""
-    with TcpProxy(kafka_server.proxied_port) as running:
-        kafka_server.proxy_port = running.port
-        kafka_server.restart()
-        yield running
+def broker(brokers: tuple[KafkaServer, TcpProxy]) -> Iterator[KafkaServer]:
+    """One that the test may stop, kill and pause."""
+    server, _ = brokers
+    yield server
+    assert server.process is not None
+    if server.process.poll() is None:
+        server.resume()
+    else:
+        server.start()
+
+
+@pytest.fixture
+def proxy(brokers: tuple[KafkaServer, TcpProxy]) -> Iterator[TcpProxy]:
+    """In front of ``broker``."""
+    yield brokers[1]
+    brokers[1].heal()
 
 
 class TestTheTopicsSettings:
@@ -233,18 +256,18 @@ class TestTheTopicsSettings:
 
 class TestBrokersThatAreAway:
     def test_an_issuer_starts_without_them_and_publishes_once_they_are_there_and_fit(
-        self, kafka_server: KafkaServer, topic: str, issuer_of: StartIssuer
+        self, broker: KafkaServer, topic: str, issuer_of: StartIssuer
     ) -> None:
-        bootstrap = kafka_server.bootstrap
+        bootstrap = broker.bootstrap
         run(make(bootstrap, topic, {"retention.ms": "60000"}))
-        kafka_server.stop()
+        broker.stop()
         issuer = issuer_of(bootstrap, topic).start().ready()
         with issuer.client() as ann:
             subject = register(ann, "ann@example.com")
             login(ann, "ann@example.com")
             assert log_out(ann) < 1
         eventually(lambda: "does not confirm" in readiness(issuer).get("topic", ""), "it says that Kafka is away")
-        kafka_server.start()
+        broker.start()
         eventually(lambda: "retention.ms=60000" in readiness(issuer)["topic"], "it says what is wrong with the topic")
         assert revoked(run(read(bootstrap, topic))) == {}
         run(mend(bootstrap, topic))
@@ -272,7 +295,7 @@ class TestBrokersThatAreAway:
             assert noise not in issuer.output()
 
     def test_an_issuer_that_is_asked_to_end_publishes_first(
-        self, kafka_server: KafkaServer, proxy: TcpProxy, topic: str, issuer_of: StartIssuer
+        self, broker: KafkaServer, proxy: TcpProxy, topic: str, issuer_of: StartIssuer
     ) -> None:
         issuer = issuer_of(f"127.0.0.1:{proxy.port}", topic).start().ready()
         with issuer.client() as ann:
@@ -281,28 +304,28 @@ class TestBrokersThatAreAway:
             proxy.delay(0.5)
             log_out(ann)
         assert issuer.stop() == 0
-        assert subject in revoked(run(read(kafka_server.bootstrap, topic)))
+        assert subject in revoked(run(read(broker.bootstrap, topic)))
 
 
 class TestCrashes:
     def test_a_logout_between_closed_and_published_survives_the_issuers_crash(
-        self, kafka_server: KafkaServer, topic: str, issuer_of: StartIssuer
+        self, broker: KafkaServer, topic: str, issuer_of: StartIssuer
     ) -> None:
-        issuer = issuer_of(kafka_server.bootstrap, topic).start().ready()
+        issuer = issuer_of(broker.bootstrap, topic).start().ready()
         with issuer.client() as ann:
             subject = register(ann, "ann@example.com")
             login(ann, "ann@example.com")
-            kafka_server.pause()
+            broker.pause()
             assert log_out(ann) < 1
         issuer.kill()
-        kafka_server.resume()
+        broker.resume()
         issuer.start().ready()
-        eventually(is_on_topic(kafka_server.bootstrap, topic, subject), "the logout is published")
+        eventually(is_on_topic(broker.bootstrap, topic, subject), "the logout is published")
 
     def test_under_load_and_with_brokers_that_hang_and_crash_no_heartbeat_vouches_for_what_is_not_there(
-        self, kafka_server: KafkaServer, topic: str, issuer_of: StartIssuer
+        self, broker: KafkaServer, topic: str, issuer_of: StartIssuer
     ) -> None:
-        issuer = issuer_of(kafka_server.bootstrap, topic).start().ready()
+        issuer = issuer_of(broker.bootstrap, topic).start().ready()
         acknowledged: list[str] = []
         slowest: list[float] = []
         ending = threading.Event()
@@ -322,12 +345,12 @@ class TestCrashes:
         for crash in (False, True, False):
             time.sleep(rng.uniform(0.2, 1))
             if crash:
-                kafka_server.kill()
-                kafka_server.start()
+                broker.kill()
+                broker.start()
             else:
-                kafka_server.pause()
+                broker.pause()
                 time.sleep(rng.uniform(1, 6))
-                kafka_server.resume()
+                broker.resume()
         time.sleep(rng.uniform(0.2, 1))
         ending.set()
         for user in users:
@@ -335,11 +358,11 @@ class TestCrashes:
         eventually(lambda: readiness(issuer) == {}, "publishing works again", 30)
         expected = Counter(acknowledged)
         eventually(
-            lambda: all(revoked(run(read(kafka_server.bootstrap, topic)))[one] >= expected[one] for one in expected),
+            lambda: all(revoked(run(read(broker.bootstrap, topic)))[one] >= expected[one] for one in expected),
             "all is published",
             30,
         )
-        found = run(read(kafka_server.bootstrap, topic))
+        found = run(read(broker.bootstrap, topic))
         first_of: dict[int, Appended] = {}
         for one in found:
             if isinstance(one.event, UserRevoked):
@@ -356,6 +379,87 @@ class TestCrashes:
         assert max(slowest) < 2, "a logout never waits for Kafka"
 
 
+Soon = Callable[[Callable[[], bool], str], Awaitable[None]]
+
+
+@pytest.fixture
+def soon() -> Soon:
+    """``eventually`` for who runs an event loop."""
+
+    async def wait(condition: Callable[[], bool], what: str) -> None:
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end, what
+            await asyncio.sleep(0.01)
+
+    return wait
+
+
+def verdict(auth: Authix, token: str) -> str:
+    try:
+        auth.verify(token)
+    except (TokenError, Unavailable) as error:
+        return error.code
+    return "accepted"
+
+
+class TestVerifiers:
+    @pytest.mark.parametrize("fault", ["killed", "paused", "stalled"])
+    async def test_while_kafka_is_away_the_http_feed_is_followed_and_left_again(
+        self, brokers: tuple[KafkaServer, TcpProxy], topic: str, issuer_of: StartIssuer, soon: Soon, fault: str
+    ) -> None:
+        broker, proxy = brokers
+        begin = {"killed": broker.kill, "paused": broker.pause, "stalled": proxy.stall}[fault]
+        end = {"killed": broker.start, "paused": broker.resume, "stalled": proxy.heal}[fault]
+        issuer = issuer_of(broker.bootstrap, topic).start().ready()
+        http = f"{issuer.url}/revocations"
+        feeds = f"kafka://127.0.0.1:{proxy.port}/{topic},{http}"
+        dead: list[str] = []
+        async with Authix(issuer=issuer.url, audience="tests", feed=feeds, stale_after=6) as auth:
+            await soon(auth.ready, "the verifier is ready")
+            with issuer.client() as ann:
+                register(ann, "ann@example.com")
+
+                async def refused_after_logout() -> None:
+                    token = login(ann, "ann@example.com")
+                    assert verdict(auth, token) == "accepted"
+                    assert log_out(ann) < 1
+                    await soon(lambda: verdict(auth, token) == "token_revoked", "the token is refused")
+                    dead.append(token)
+
+                await refused_after_logout()
+                begin()
+                await soon(lambda: len(auth.feeds_in_use) == 2, "the HTTP feed is followed")
+                await soon(lambda: (auth.freshness or 0) < 1, "the HTTP feed makes fresh")
+                await refused_after_logout()
+                end()
+                await soon(lambda: len(auth.feeds_in_use) == 1, "Kafka is followed alone")
+                await refused_after_logout()
+                assert {verdict(auth, token) for token in dead} == {"token_revoked"}
+
+    async def test_who_was_stale_accepts_no_logged_out_user_when_kafka_is_back(
+        self, broker: KafkaServer, topic: str, issuer_of: StartIssuer, soon: Soon
+    ) -> None:
+        """What a broker that hung appends first are heartbeats of before, and the logouts come later."""
+        issuer = issuer_of(broker.bootstrap, topic).start().ready()
+        feed = f"kafka://{broker.bootstrap}/{topic}"
+        async with Authix(issuer=issuer.url, audience="tests", feed=feed, stale_after=3) as auth:
+            await soon(auth.ready, "the verifier is ready")
+            with issuer.client() as ann:
+                register(ann, "ann@example.com")
+                token = login(ann, "ann@example.com")
+                broker.pause()
+                await soon(lambda: bool(readiness(issuer)), "the issuer has given up sending")
+                assert log_out(ann) < 1
+            await soon(lambda: verdict(auth, token) == "feed_stale", "the verifier is stale")
+            broker.resume()
+            seen: set[str] = set()
+            while seen < {"feed_stale", "token_revoked"} or not auth.ready():
+                seen.add(verdict(auth, token))
+                await asyncio.sleep(0)
+            assert seen == {"feed_stale", "token_revoked"}
+
+
 class TestTheRelay:
     async def test_what_piled_up_is_published_in_one_go_however_long_that_takes(
         self, kafka_bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
@@ -369,7 +473,7 @@ class TestTheRelay:
             for number in range(500):
                 session = NewSession(f"s{number}", f"u{number}", (), b"", 10**12)
                 await earlier.open(session)
-                await earlier.close(Presented(session.id, session.subject, None), Scope.USER, token_life=300)
+                await earlier.close(Presented(session.id, session.subject, None), Scope.USER)
             store = SqliteSessions(database)
             async with KafkaTopic(kafka_bootstrap, topic, {}) as published, Relay(store, published) as relay:
                 while await store.unpublished(age=0, limit=1):
@@ -390,7 +494,7 @@ class TestTheRelay:
                         session = NewSession(f"s{number}", f"u{number}", (), b"", 10**12)
                         await store.open(session)
                         presented = Presented(session.id, session.subject, None)
-                        logout = await store.close(presented, Scope.USER, token_life=300)
+                        logout = await store.close(presented, Scope.USER)
                         assert logout is not None
                         relay.publish(logout)
                         while relay.problem is None:

@@ -84,10 +84,8 @@ class InFlight:
         self._store = store
         self.done, self.arrive = asyncio.Event(), asyncio.Event()
 
-    async def refresh(
-        self, presented: Presented, counter: int, *, grace_us: int, token_life: int
-    ) -> Rotated | Reused | None:
-        outcome = await self._store.refresh(presented, counter, grace_us=grace_us, token_life=token_life)
+    async def refresh(self, presented: Presented, counter: int, *, grace_us: int) -> Rotated | Reused | None:
+        outcome = await self._store.refresh(presented, counter, grace_us=grace_us)
         self.done.set()
         await self.arrive.wait()
         return outcome
@@ -95,8 +93,8 @@ class InFlight:
     async def open(self, session: NewSession) -> int:
         return await self._store.open(session)
 
-    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> Revocation | None:
-        return await self._store.close(presented, scope, token_life=token_life)
+    async def close(self, presented: Presented, scope: Scope) -> Revocation | None:
+        return await self._store.close(presented, scope)
 
     async def check(self) -> None:
         await self._store.check()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
+import argon2
 import httpx
 import pytest
 
@@ -97,6 +100,26 @@ def test_the_first_start_makes_private_files_that_the_next_one_uses(start_issuer
         assert client.get("/.well-known/jwks.json").content == keys
         assert client.post("/access_token").status_code == 200
         assert login(client, "ann@example.com")
+
+
+def parameters_of(issuer: IssuerProgram) -> argon2.Parameters:
+    """Of the one password hash in the store."""
+    with closing(sqlite3.connect(issuer.log.parent / "data" / "users.db", timeout=DEADLINE)) as store:
+        ((password_hash,),) = store.execute("SELECT password_hash FROM users").fetchall()
+    return argon2.extract_parameters(password_hash)
+
+
+def test_after_a_restart_with_another_hash_profile_the_login_hashes_anew(start_issuer: Start) -> None:
+    issuer = start_issuer(AUTHIX_HASH_PROFILE="cheapest")
+    with issuer.client() as client:
+        register(client, "ann@example.com")
+        assert parameters_of(issuer).memory_cost == 8
+        issuer.stop()
+        issuer.env["AUTHIX_HASH_PROFILE"] = "original"
+        issuer.start().ready()
+        for _ in range(2):
+            assert login(client, "ann@example.com")
+            assert (parameters_of(issuer).memory_cost, parameters_of(issuer).time_cost) == (7168, 5)
 
 
 def test_issuers_on_one_store_start_together_sign_with_one_key_and_share_every_session(

@@ -50,7 +50,7 @@ def log_out(store: SqliteSessions) -> LogOut:
         count += 1
         subject, session = f"subject-{count % 7}", f"session-{count}"
         await store.open(NewSession(session, subject, (), bytes(32), 60_000_000))
-        logout = await store.close(Presented(session, subject, bytes(32)), Scope.USER, token_life=300)
+        logout = await store.close(Presented(session, subject, bytes(32)), Scope.USER)
         assert logout is not None
         return logout
 
@@ -329,7 +329,7 @@ async def test_dead_entries_are_trimmed_in_the_background(database: Database, mo
     monkeypatch.setattr("authix_issuer.feed._TRIM_EVERY", 0.01)
     for number in range(3):
         await store.open(NewSession(f"{number}", "ann", (), bytes(32), 60_000_000))
-        await store.close(Presented(f"{number}", "ann", bytes(32)), Scope.SESSION, token_life=300)
+        await store.close(Presented(f"{number}", "ann", bytes(32)), Scope.SESSION)
     async with Feed(store):
         assert len(await store.read(None, 10)) == 3
         moment_us += 7200 * 1_000_000

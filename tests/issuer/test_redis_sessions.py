@@ -57,8 +57,8 @@ async def test_moments_go_on_from_the_last_when_the_servers_clock_has_stepped_ba
     await redis.set(f"{{{namespace}:{shard_of(ANN)}}}:clock", ahead_us)
     opened, shown = new_session()
     at_us = await store.open(opened)
-    rotated = await store.refresh(shown, 0, grace_us=0, token_life=300)
-    logout = await store.close(shown, Scope.USER, token_life=300)
+    rotated = await store.refresh(shown, 0, grace_us=0)
+    logout = await store.close(shown, Scope.USER)
     assert isinstance(rotated, Rotated)
     assert logout is not None
     assert [at_us, rotated.at_us, logout.since_us] == [ahead_us + 1, ahead_us + 2, ahead_us + 3]
@@ -76,7 +76,7 @@ async def test_every_key_of_a_user_is_on_the_users_shard_and_expires(
     opened, shown = new_session()
     await store.open(opened)
     await store.open(new_session()[0])
-    await store.close(shown, Scope.SESSION, token_life=300)
+    await store.close(shown, Scope.SESSION)
     tag = f"{{{namespace}:{shard_of(ANN)}}}:"
     found = await keys_of(redis, namespace)
     assert len(found) == 5
@@ -105,8 +105,8 @@ async def test_the_set_of_a_users_sessions_loses_the_dead_ones(
 async def test_an_expired_session_is_refused_a_refresh_and_can_still_be_logged_out(store: RedisSessions) -> None:
     opened, shown = new_session(life_us=1)
     await store.open(opened)
-    assert await store.refresh(shown, 0, grace_us=0, token_life=300) is None
-    assert await store.close(shown, Scope.USER, token_life=300) is not None
+    assert await store.refresh(shown, 0, grace_us=0) is None
+    assert await store.close(shown, Scope.USER) is not None
 
 
 async def test_the_log_forgets_what_is_older_than_any_token(store: RedisSessions, redis: Redis, namespace: str) -> None:
@@ -117,7 +117,7 @@ async def test_the_log_forgets_what_is_older_than_any_token(store: RedisSessions
     await redis.zadd(f"{shard}:unpublished", {str(old_us): old_us})
     opened, shown = new_session()
     await store.open(opened)
-    logout = await store.close(shown, Scope.USER, token_life=300)
+    logout = await store.close(shown, Scope.USER)
     assert [entry.revocation for entry in await store.read(None, 10)] == [logout]
     assert await store.unpublished(age=0, limit=10) == [logout]
 
@@ -132,7 +132,7 @@ async def test_commands_of_one_moment_do_not_mix_up_their_answers(store: RedisSe
     subjects = [f"{n:032d}" for n in range(300)]
     opened = [new_session(subject) for subject in subjects]
     await asyncio.gather(*(store.open(session) for session, _ in opened))
-    logouts = await asyncio.gather(*(store.close(shown, Scope.USER, token_life=300) for _, shown in opened))
+    logouts = await asyncio.gather(*(store.close(shown, Scope.USER) for _, shown in opened))
     assert [logout.sub if logout else "" for logout in logouts] == subjects
     assert len({shard_of(subject) for subject in subjects}) == SHARDS
 
@@ -154,14 +154,14 @@ async def test_what_was_acknowledged_survives_a_crash_of_redis(redis_server: Red
         ended, gone = new_session()
         await store.open(kept)
         await store.open(ended)
-        logout = await store.close(gone, Scope.SESSION, token_life=300)
-        rotated = await store.refresh(shown, 0, grace_us=0, token_life=300)
+        logout = await store.close(gone, Scope.SESSION)
+        rotated = await store.refresh(shown, 0, grace_us=0)
         assert isinstance(rotated, Rotated)
         before = await store.tick()
         redis_server.kill()
         await asyncio.to_thread(redis_server.start)
-        assert isinstance(await store.refresh(shown, rotated.counter, grace_us=0, token_life=300), Rotated)
-        assert await store.refresh(gone, 0, grace_us=0, token_life=300) is None
+        assert isinstance(await store.refresh(shown, rotated.counter, grace_us=0), Rotated)
+        assert await store.refresh(gone, 0, grace_us=0) is None
         assert [entry.revocation for entry in await store.read(None, 10)] == [logout]
         assert await store.unpublished(age=0, limit=10) == [logout]
         assert (await store.tick()).at_us > before.at_us
@@ -178,7 +178,7 @@ async def test_a_redis_that_is_away_is_said_within_the_deadline_and_comes_back_b
         redis_server.kill() if how == "dead" else redis_server.pause()
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
-            await store.refresh(shown, 0, grace_us=0, token_life=300)
+            await store.refresh(shown, 0, grace_us=0)
         assert time.monotonic() - began < DEADLINE + 2
         await asyncio.to_thread(redis_server.start) if how == "dead" else redis_server.resume()
         assert await repeated(store, shown)
@@ -194,7 +194,7 @@ async def test_one_dead_node_of_a_cluster_hurts_only_its_own_users(redis_cluster
         for counter in range(3):
             answers = await asyncio.gather(
                 # without a grace, a step that a healthy node is made to repeat is taken for a theft
-                *(store.refresh(shown, counter, grace_us=0, token_life=300) for _, shown in opened.values()),
+                *(store.refresh(shown, counter, grace_us=0) for _, shown in opened.values()),
                 return_exceptions=True,
             )
             hurt = [answer for answer in answers if isinstance(answer, StoreUnavailable)]
@@ -225,7 +225,7 @@ async def repeated(store: RedisSessions, shown: Presented, counter: int = 0) -> 
     end = time.monotonic() + 20
     while time.monotonic() < end:
         try:
-            return isinstance(await store.refresh(shown, counter, grace_us=HOUR_US, token_life=300), Rotated)
+            return isinstance(await store.refresh(shown, counter, grace_us=HOUR_US), Rotated)
         except StoreUnavailable:
             await asyncio.sleep(0.05)
     return False

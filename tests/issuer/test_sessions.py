@@ -36,10 +36,8 @@ class LateStore(SqliteSessions):
         self.done, self.arrive = asyncio.Event(), asyncio.Event()
         self.arrive.set()
 
-    async def refresh(
-        self, presented: Presented, counter: int, *, grace_us: int, token_life: int
-    ) -> Rotated | Reused | None:
-        outcome = await super().refresh(presented, counter, grace_us=grace_us, token_life=token_life)
+    async def refresh(self, presented: Presented, counter: int, *, grace_us: int) -> Rotated | Reused | None:
+        outcome = await super().refresh(presented, counter, grace_us=grace_us)
         self.done.set()
         await self.arrive.wait()
         return outcome

@@ -122,7 +122,8 @@ async def test_a_full_disk_is_told_and_changes_nothing(tmp_path: Path) -> None:
         for user, outcome in zip(large, outcomes, strict=True):
             assert (await users.by_email_key(user.email_key) == user) is (outcome is True)
         await database.write(lambda connection: connection.execute("PRAGMA max_page_count=10000").fetchone())
-        assert await users.add(large[-1])
+        for user, outcome in zip(large, outcomes, strict=True):
+            assert await users.add(user) is (outcome is not True)
 
 
 async def test_a_logout_that_cannot_be_logged_ends_nothing(tmp_path: Path) -> None:
@@ -133,13 +134,13 @@ async def test_a_logout_that_cannot_be_logged_ends_nothing(tmp_path: Path) -> No
             other.execute("CREATE TRIGGER broken BEFORE INSERT ON revocations BEGIN SELECT RAISE(ABORT, 'broken'); END")
         for scope in Scope:
             with pytest.raises(StoreUnavailable):
-                await store.close(SHOWN, scope, token_life=300)
+                await store.close(SHOWN, scope)
         with pytest.raises(StoreUnavailable):  # theft
-            await store.refresh(SHOWN, 7, grace_us=0, token_life=300)
-        assert isinstance(await store.refresh(SHOWN, 0, grace_us=0, token_life=300), Rotated)
+            await store.refresh(SHOWN, 7, grace_us=0)
+        assert isinstance(await store.refresh(SHOWN, 0, grace_us=0), Rotated)
         with closing(sqlite3.connect(path)) as other:
             other.execute("DROP TRIGGER broken")
-        logout = await store.close(SHOWN, Scope.USER, token_life=300)
+        logout = await store.close(SHOWN, Scope.USER)
         assert [entry.revocation for entry in await store.read(None, 10)] == [logout]
 
 
@@ -170,9 +171,9 @@ async def test_only_its_owner_may_read_the_files(tmp_path: Path) -> None:
 async def test_sessions_and_the_clock_outlive_the_process(tmp_path: Path) -> None:
     async with sessions_in(tmp_path / "sessions.db") as store:
         opened_us = await store.open(OPENED)
-        await store.refresh(SHOWN, 0, grace_us=0, token_life=300)
+        await store.refresh(SHOWN, 0, grace_us=0)
     async with sessions_in(tmp_path / "sessions.db") as store:
-        rotated = await store.refresh(SHOWN, 1, grace_us=0, token_life=300)
+        rotated = await store.refresh(SHOWN, 1, grace_us=0)
     assert isinstance(rotated, Rotated)
     assert rotated.counter == 2
     assert rotated.at_us > opened_us
@@ -181,7 +182,7 @@ async def test_sessions_and_the_clock_outlive_the_process(tmp_path: Path) -> Non
 async def test_a_cursor_is_good_after_a_restart(tmp_path: Path) -> None:
     async with sessions_in(tmp_path / "sessions.db") as store:
         await store.open(OPENED)
-        await store.close(SHOWN, Scope.USER, token_life=300)
+        await store.close(SHOWN, Scope.USER)
         (entry,) = await store.read(None, 10)
     async with sessions_in(tmp_path / "sessions.db") as store:
         assert await store.read(entry.cursor, 10) == []
@@ -193,7 +194,7 @@ async def test_a_reader_who_knows_more_than_a_restored_backup_is_shown_all_of_it
         await store.open(OPENED)
     shutil.copy(path, backup)
     async with sessions_in(path) as store:
-        await store.close(SHOWN, Scope.USER, token_life=300)
+        await store.close(SHOWN, Scope.USER)
         (lost,) = await store.read(None, 10)
     shutil.copy(backup, path)
     async with sessions_in(path) as store:
@@ -201,7 +202,7 @@ async def test_a_reader_who_knows_more_than_a_restored_backup_is_shown_all_of_it
         for number in range(2):
             session = OPENED._replace(id=f"after-{number}")
             await store.open(session)
-            await store.close(SHOWN._replace(session=session.id), Scope.USER, token_life=300)
+            await store.close(SHOWN._replace(session=session.id), Scope.USER)
             assert len(await store.read(lost.cursor, 10)) == number + 1
 
 
@@ -211,13 +212,13 @@ async def test_a_reader_from_before_a_wrong_clock_was_mended_is_shown_everything
     async with Database(path, sqlite_sessions.SCHEMA) as database:
         ahead = SqliteSessions(database, lambda: 2_000_000_000_000_000)
         await ahead.open(OPENED)
-        await ahead.close(SHOWN, Scope.USER, token_life=300)
+        await ahead.close(SHOWN, Scope.USER)
         (lost,) = await ahead.read(None, 10)
         await database.write(lambda connection: connection.execute("UPDATE clock SET last_us = 0").rowcount)
         await database.write(lambda connection: connection.execute("DELETE FROM revocations").rowcount)
         right = SqliteSessions(database, lambda: 1_800_000_000_000_000)
         await right.open(OPENED)
-        logout = await right.close(SHOWN, Scope.USER, token_life=300)
+        logout = await right.close(SHOWN, Scope.USER)
         assert [entry.revocation for entry in await right.read(lost.cursor, 10)] == [logout]
 
 
@@ -226,9 +227,7 @@ async def test_two_processes_may_open_one_file_at_the_same_time(tmp_path: Path) 
     async with sessions_in(path) as one, sessions_in(path) as other:
         await asyncio.gather(*(store.open(OPENED._replace(id=f"{n}")) for n in range(50) for store in (one,)))
         shown = [SHOWN._replace(session=f"{n}") for n in range(50)]
-        outcomes = await asyncio.gather(
-            *(store.close(s, Scope.SESSION, token_life=300) for s in shown for store in (one, other))
-        )
+        outcomes = await asyncio.gather(*(store.close(s, Scope.SESSION) for s in shown for store in (one, other)))
         assert sum(outcome is not None for outcome in outcomes) == 50
         assert [entry.revocation for entry in await one.read(None, 100)] == [
             entry.revocation for entry in await other.read(None, 100)
@@ -259,7 +258,7 @@ async def test_an_entry_that_cannot_be_read_is_told_as_the_stores_failure(tmp_pa
     async with Database(str(tmp_path / "sessions.db"), sqlite_sessions.SCHEMA) as database:
         store = SqliteSessions(database)
         await store.open(OPENED)
-        await store.close(SHOWN, Scope.USER, token_life=300)
+        await store.close(SHOWN, Scope.USER)
         await database.write(lambda connection: connection.execute("UPDATE revocations SET event = 'torn'").rowcount)
         with pytest.raises(StoreUnavailable):
             await store.read(None, 10)

@@ -23,7 +23,7 @@ Soon = Callable[..., Awaitable[None]]
 
 def logout_of(subject: str) -> UserRevoked:
     now_us = time.time_ns() // 1000
-    return UserRevoked(sub=subject, since_us=now_us, until=keep_until(now_us, token_life=300))
+    return UserRevoked(sub=subject, since_us=now_us, until=keep_until(now_us))
 
 
 def refuses(auth: Authix, token: str) -> bool:
@@ -129,9 +129,7 @@ class TestLogout:
     ) -> None:
         token = mint.fresh(sid="s1")
         now_us = time.time_ns() // 1000
-        authority.announce(
-            SessionRevoked(sub="user-1", sid="s1", since_us=now_us, until=keep_until(now_us, token_life=300))
-        )
+        authority.announce(SessionRevoked(sub="user-1", sid="s1", since_us=now_us, until=keep_until(now_us)))
         async with authority.auth() as auth:
             await soon(auth.ready, "it is ready")
             with pytest.raises(TokenRevoked):

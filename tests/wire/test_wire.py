@@ -34,7 +34,7 @@ from authix_issuer.keys import SigningKey, SigningKeys
 
 AT_US = 1_800_000_000_123_456
 SUBJECT, SESSION = "9f86d081884c7d65", "2c26b46b68ffc68f"
-UNTIL = keep_until(AT_US, token_life=300)
+UNTIL = keep_until(AT_US)
 # The key of RFC 8037, A.1, whose thumbprint A.3 gives
 PRIVATE_KEY = Ed25519PrivateKey.from_private_bytes(urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="))
 KEY_ID = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"

@@ -98,16 +98,14 @@ class SessionStore(Protocol):
     async def open(self, session: NewSession) -> int:
         """Open a session with counter 0; returns its ``t``."""
 
-    async def refresh(
-        self, presented: Presented, counter: int, *, grace_us: int, token_life: int
-    ) -> Rotated | Reused | None:
+    async def refresh(self, presented: Presented, counter: int, *, grace_us: int) -> Rotated | Reused | None:
         """Exchange ``counter``; None when there is no such open session.
 
         The current counter rotates to the next. The one before, within ``grace_us`` of that rotation, gets the same
         successor again. Anything else ends the session as stolen.
         """
 
-    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> Logout | None:
+    async def close(self, presented: Presented, scope: Scope) -> Logout | None:
         """End sessions by ``scope`` and append the revocation; None, and nothing done, when it has ended before.
 
         An expired session can still be closed while access tokens of it may live.

@@ -119,10 +119,10 @@ class Relay:
     def _report(self, error: Exception | None) -> None:
         """Say it once when publishing begins to fail, and once when it works again."""
         problem = None if error is None else str(error) or type(error).__name__
-        if problem and not self.problem:
-            trace = None if isinstance(error, IssuerError) else error
+        unforeseen = error if error is not None and not isinstance(error, IssuerError) else None
+        if problem and (unforeseen or not self.problem):
             logger.warning(
-                "logouts can't be published now (%s); they are kept and published later", problem, exc_info=trace
+                "logouts can't be published now (%s); they are kept and published later", problem, exc_info=unforeseen
             )
         elif self.problem and not problem:
             logger.info("logouts are published again")

@@ -59,9 +59,7 @@ class Sessions:
     async def refresh(self, refresh_token: str) -> Tokens:
         """Exchange a refresh token. Raises ``RefreshTokenInvalid`` or ``RefreshTokenReused``."""
         token = self._refresh_tokens.read(refresh_token)
-        outcome = await self._store.refresh(
-            _present(token), token.counter, grace_us=self._grace_us, token_life=self._access_tokens.life
-        )
+        outcome = await self._store.refresh(_present(token), token.counter, grace_us=self._grace_us)
         if isinstance(outcome, Reused):
             self._revoked(outcome.revocation)
             raise RefreshTokenReused("the refresh token was used before; its session was ended")
@@ -83,7 +81,7 @@ class Sessions:
             await self._close(Presented(claims.session, claims.subject, None), scope)
 
     async def _close(self, presented: Presented, scope: Scope) -> None:
-        revocation = await self._store.close(presented, scope, token_life=self._access_tokens.life)
+        revocation = await self._store.close(presented, scope)
         if revocation is not None:
             self._revoked(revocation)
 

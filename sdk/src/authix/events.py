@@ -105,6 +105,9 @@ def decode_event(data: bytes) -> Event | None:
         return None
 
 
-def keep_until(since_us: int, *, token_life: int) -> int:
-    """The epoch second after which a revocation of ``since_us`` covers only dead tokens; ``token_life`` in seconds."""
-    return -(-since_us // 1_000_000) + token_life + MAX_LEEWAY + MARGIN
+def keep_until(since_us: int) -> int:
+    """The epoch second after which a revocation of ``since_us`` covers only dead tokens.
+
+    Of the longest life that a token can have been given, not of today's: it may have been shortened a moment ago.
+    """
+    return -(-since_us // 1_000_000) + LOG_WINDOW

@@ -140,6 +140,11 @@ class Authix:
         """Seconds by which the knowledge of logouts may be old; None before the feed was replayed."""
         return self.verifier.freshness.age(time.monotonic())
 
+    @property
+    def feeds_in_use(self) -> tuple[str, ...]:
+        """The URLs of the feeds that are followed now: the preferred one, and others while those before are stale."""
+        return self._feeds.in_use
+
     def problems(self) -> list[str]:
         """Why this verifier can't serve now, as codes: ``keys_missing``, ``feed_replaying``, ``feed_stale``."""
         age, found = self.freshness, []

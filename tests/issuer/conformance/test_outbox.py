@@ -11,12 +11,11 @@ from tests.programs import eventually
 OpenSession = Callable[..., Awaitable[tuple[Presented, int]]]
 
 SUBJECTS = [name * 32 for name in "abcdefgh"]
-TOKEN_LIFE = 300
 
 
 async def log_out(sessions: SessionStore, open_session: OpenSession, subject: str) -> Logout:
     shown, _ = await open_session(subject)
-    logout = await sessions.close(shown, Scope.USER, token_life=TOKEN_LIFE)
+    logout = await sessions.close(shown, Scope.USER)
     assert logout is not None
     return logout
 
@@ -51,9 +50,9 @@ async def test_a_theft_is_published_like_a_logout(
     sessions: SessionStore, outbox: Outbox, open_session: OpenSession
 ) -> None:
     shown, _ = await open_session(SUBJECTS[0])
-    await sessions.refresh(shown, 0, grace_us=0, token_life=TOKEN_LIFE)
-    await sessions.refresh(shown, 1, grace_us=0, token_life=TOKEN_LIFE)
-    await sessions.refresh(shown, 0, grace_us=0, token_life=TOKEN_LIFE)
+    await sessions.refresh(shown, 0, grace_us=0)
+    await sessions.refresh(shown, 1, grace_us=0)
+    await sessions.refresh(shown, 0, grace_us=0)
     (waiting,) = await outbox.unpublished(age=0, limit=100)
     assert (waiting.sub, getattr(waiting, "sid", None)) == (shown.subject, shown.session)
 

@@ -20,7 +20,7 @@ def log_out(sessions: SessionStore, open_session: OpenSession) -> Callable[[str]
 
     async def once(subject: str) -> Logout:
         shown, _ = await open_session(subject)
-        logout = await sessions.close(shown, Scope.SESSION, token_life=300)
+        logout = await sessions.close(shown, Scope.SESSION)
         assert logout is not None
         return logout
 
@@ -92,7 +92,7 @@ async def test_another_logs_cursor_reads_from_the_beginning(
     assert await other_log.read(foreign, 10) == []
     await other_sessions.open(NewSession("session", SUBJECTS[0], (), bytes(32), 3_600_000_000))
     shown = Presented("session", SUBJECTS[0], bytes(32))
-    logout = await other_sessions.close(shown, Scope.USER, token_life=300)
+    logout = await other_sessions.close(shown, Scope.USER)
     assert [entry.revocation for entry in await other_log.read(foreign, 10)] == [logout]
 
 

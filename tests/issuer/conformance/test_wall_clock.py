@@ -23,16 +23,15 @@ ANN = "a" * 32
 NOW_US = 1_800_000_000_000_000
 SECOND_US, HOUR_US = 1_000_000, 3_600_000_000
 GRACE_US = 10 * SECOND_US
-TOKEN_LIFE = 300
 
 
 async def a_life(sessions: SessionStore, log: RevocationLog, open_session: OpenSession) -> list[int]:
     """The moments of a login, a refresh, a look at the clock, a logout and another login."""
     shown, opened_us = await open_session(ANN)
-    rotated = await sessions.refresh(shown, 0, grace_us=GRACE_US, token_life=TOKEN_LIFE)
+    rotated = await sessions.refresh(shown, 0, grace_us=GRACE_US)
     assert isinstance(rotated, Rotated)
     tick = await log.tick()
-    logout = await sessions.close(shown, Scope.USER, token_life=TOKEN_LIFE)
+    logout = await sessions.close(shown, Scope.USER)
     assert logout is not None
     _, reopened_us = await open_session(ANN)
     return [opened_us, rotated.at_us, tick.complete_until_us, logout.since_us, reopened_us]
@@ -74,14 +73,14 @@ async def test_the_grace_ends_on_time(
 ) -> None:
     set_wall_clock(NOW_US)
     shown, _ = await open_session(ANN)
-    rotated = await sessions.refresh(shown, 0, grace_us=GRACE_US, token_life=TOKEN_LIFE)
+    rotated = await sessions.refresh(shown, 0, grace_us=GRACE_US)
     assert isinstance(rotated, Rotated)
     set_wall_clock(rotated.at_us + GRACE_US)
-    again = await sessions.refresh(shown, 0, grace_us=GRACE_US, token_life=TOKEN_LIFE)
+    again = await sessions.refresh(shown, 0, grace_us=GRACE_US)
     assert isinstance(again, Rotated)
     assert again.counter == 1
     set_wall_clock(rotated.at_us + GRACE_US + 1)
-    late = await sessions.refresh(shown, 0, grace_us=GRACE_US, token_life=TOKEN_LIFE)
+    late = await sessions.refresh(shown, 0, grace_us=GRACE_US)
     assert isinstance(late, Reused)
 
 
@@ -92,9 +91,9 @@ async def test_a_repeated_refresh_does_not_make_the_grace_longer(
     shown, _ = await open_session(ANN)
     for seconds in (0, 6):
         set_wall_clock(NOW_US + seconds * SECOND_US + 1)
-        assert isinstance(await sessions.refresh(shown, 0, grace_us=GRACE_US, token_life=TOKEN_LIFE), Rotated)
+        assert isinstance(await sessions.refresh(shown, 0, grace_us=GRACE_US), Rotated)
     set_wall_clock(NOW_US + 12 * SECOND_US)
-    assert isinstance(await sessions.refresh(shown, 0, grace_us=GRACE_US, token_life=TOKEN_LIFE), Reused)
+    assert isinstance(await sessions.refresh(shown, 0, grace_us=GRACE_US), Reused)
 
 
 async def test_a_session_ends_at_its_expiry_however_often_it_was_refreshed(
@@ -103,10 +102,10 @@ async def test_a_session_ends_at_its_expiry_however_often_it_was_refreshed(
     set_wall_clock(NOW_US)
     shown, opened_us = await open_session(ANN, life_us=HOUR_US)
     set_wall_clock(opened_us + HOUR_US - 1)
-    last = await sessions.refresh(shown, 0, grace_us=GRACE_US, token_life=TOKEN_LIFE)
+    last = await sessions.refresh(shown, 0, grace_us=GRACE_US)
     assert isinstance(last, Rotated)
     assert last.expires_us == opened_us + HOUR_US
-    assert await sessions.refresh(shown, 1, grace_us=GRACE_US, token_life=TOKEN_LIFE) is None
+    assert await sessions.refresh(shown, 1, grace_us=GRACE_US) is None
 
 
 async def test_entries_of_neighbouring_moments_are_each_read(
@@ -114,7 +113,7 @@ async def test_entries_of_neighbouring_moments_are_each_read(
 ) -> None:
     set_wall_clock(NOW_US)
     opened = [(await open_session(ANN))[0] for _ in range(4)]
-    written = [await sessions.close(shown, Scope.SESSION, token_life=TOKEN_LIFE) for shown in opened]
+    written = [await sessions.close(shown, Scope.SESSION) for shown in opened]
     found, cursor = [], None
     while page := await log.read(cursor, 1):
         cursor = page[-1].cursor
@@ -127,7 +126,7 @@ async def test_trimming_forgets_entries_once_they_are_dead_and_not_before(
 ) -> None:
     set_wall_clock(NOW_US)
     shown, _ = await open_session(ANN)
-    logout = await sessions.close(shown, Scope.USER, token_life=TOKEN_LIFE)
+    logout = await sessions.close(shown, Scope.USER)
     assert logout is not None
     set_wall_clock(logout.until * SECOND_US)
     await log.trim(100)
@@ -143,7 +142,7 @@ async def test_trimming_goes_on_until_nothing_dead_is_left(
     set_wall_clock(NOW_US)
     for _ in range(7):
         shown, _ = await open_session(ANN)
-        await sessions.close(shown, Scope.SESSION, token_life=TOKEN_LIFE)
+        await sessions.close(shown, Scope.SESSION)
     set_wall_clock(NOW_US + 2 * HOUR_US)
     rounds = 1
     while await log.trim(3):
@@ -157,13 +156,13 @@ async def test_a_cursor_outlives_the_entry_that_it_names(
 ) -> None:
     set_wall_clock(NOW_US)
     shown, _ = await open_session(ANN)
-    await sessions.close(shown, Scope.USER, token_life=TOKEN_LIFE)
+    await sessions.close(shown, Scope.USER)
     (entry,) = await log.read(None, 100)
     set_wall_clock(NOW_US + 2 * HOUR_US)
     await log.trim(100)
     assert await log.read(entry.cursor, 100) == []
     shown, _ = await open_session(ANN)
-    logout = await sessions.close(shown, Scope.USER, token_life=TOKEN_LIFE)
+    logout = await sessions.close(shown, Scope.USER)
     assert [found.revocation for found in await log.read(entry.cursor, 100)] == [logout]
 
 
@@ -174,7 +173,7 @@ async def test_an_expired_session_can_be_closed_as_long_as_its_last_access_token
     shown, opened_us = await open_session(ANN, life_us=HOUR_US)
     set_wall_clock(opened_us + HOUR_US + KEEP_EXPIRED_US - 1)
     await log.trim(100)
-    assert await sessions.close(shown, Scope.USER, token_life=TOKEN_LIFE) is not None
+    assert await sessions.close(shown, Scope.USER) is not None
 
 
 async def test_trimming_forgets_long_expired_sessions(
@@ -184,4 +183,4 @@ async def test_trimming_forgets_long_expired_sessions(
     shown, opened_us = await open_session(ANN, life_us=HOUR_US)
     set_wall_clock(opened_us + HOUR_US + KEEP_EXPIRED_US + 1)
     await log.trim(100)
-    assert await sessions.close(shown, Scope.USER, token_life=TOKEN_LIFE) is None
+    assert await sessions.close(shown, Scope.USER) is None

@@ -77,8 +77,8 @@ class KafkaTopic:
             await _discard(self._producer)
 
     async def publish(self, revocations: list[Logout]) -> None:
-        records = [(self._partition_of(event.sub), event.sub, encode_event(event)) for event in revocations]
         async with self._sending() as producer:
+            records = [(self._partition_of(event.sub), event.sub, encode_event(event)) for event in revocations]
             await self._append(producer, records)
 
     async def announce(self, heartbeat: Heartbeat) -> None:
@@ -272,8 +272,13 @@ def _told_as_unavailable() -> Iterator[None]:
 async def _discard(producer: AIOKafkaProducer) -> None:
     """End it. Its own ``stop`` waits for brokers that are away, and has no limit."""
     producer._closed = True  # noqa: SLF001 - see above
-    # Gathered: it may end by the CancelledError of the task that it cancels.
-    ending = asyncio.gather(producer._sender.close(), return_exceptions=True)  # noqa: SLF001 - see above
+
+    async def end() -> None:
+        # It raises what its task died of, or the CancelledError of the task that it cancels.
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            await producer._sender.close()  # noqa: SLF001 - see above
+
+    ending = asyncio.create_task(end())
     await asyncio.wait([ending], timeout=_END_WITHIN)
     ending.cancel()
     await producer.client.close()

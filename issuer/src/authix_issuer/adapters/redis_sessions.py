@@ -53,10 +53,8 @@ class RedisSessions:
         )
         return int(answer)
 
-    async def refresh(
-        self, presented: Presented, counter: int, *, grace_us: int, token_life: int
-    ) -> Rotated | Reused | None:
-        keep = keep_until(0, token_life=token_life)
+    async def refresh(self, presented: Presented, counter: int, *, grace_us: int) -> Rotated | Reused | None:
+        keep = keep_until(0)
         subject, session = presented.subject, presented.session
         secret_hash = presented.secret_hash or b""
         answer = await self._on_session("refresh", subject, session, secret_hash, counter, grace_us, keep)
@@ -64,19 +62,19 @@ class RedisSessions:
             case [b"rotated", at_us, current, roles, expires_us]:
                 return Rotated(at_us, current, msgspec.json.decode(roles, type=tuple[str, ...]), expires_us)
             case [b"reused", at_us]:
-                until = keep_until(at_us, token_life=token_life)
+                until = keep_until(at_us)
                 return Reused(SessionRevoked(sub=subject, sid=session, since_us=at_us, until=until))
         return None
 
-    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> Logout | None:
-        keep = keep_until(0, token_life=token_life)
+    async def close(self, presented: Presented, scope: Scope) -> Logout | None:
+        keep = keep_until(0)
         subject, session = presented.subject, presented.session
         prefix = self._key(shard_of(subject), "session:")
         secret_hash = presented.secret_hash or b""
         at_us = await self._on_session("close", subject, session, secret_hash, scope, keep, prefix)
         if at_us is None:
             return None
-        until = keep_until(at_us, token_life=token_life)
+        until = keep_until(at_us)
         if scope is Scope.SESSION:
             return SessionRevoked(sub=subject, sid=session, since_us=at_us, until=until)
         return UserRevoked(sub=subject, since_us=at_us, until=until)

@@ -78,9 +78,7 @@ class SqliteSessions:
 
         return await self._database.write(step)
 
-    async def refresh(
-        self, presented: Presented, counter: int, *, grace_us: int, token_life: int
-    ) -> Rotated | Reused | None:
+    async def refresh(self, presented: Presented, counter: int, *, grace_us: int) -> Rotated | Reused | None:
         def step(connection: sqlite3.Connection) -> Rotated | Reused | None:
             at_us = self._tick(connection)
             row = self._find(connection, presented)
@@ -92,17 +90,17 @@ class SqliteSessions:
                 sql = "UPDATE sessions SET counter = ?, rotated_us = ? WHERE id = ?"
                 connection.execute(sql, (current, at_us, presented.session))
             elif counter != current - 1 or at_us - rotated_us > grace_us:
-                return Reused(self._end(connection, presented, Scope.SESSION, at_us, token_life))
+                return Reused(self._end(connection, presented, Scope.SESSION, at_us))
             return Rotated(at_us, current, msgspec.json.decode(roles, type=tuple[str, ...]), expires_us)
 
         return await self._database.write(step)
 
-    async def close(self, presented: Presented, scope: Scope, *, token_life: int) -> Logout | None:
+    async def close(self, presented: Presented, scope: Scope) -> Logout | None:
         def step(connection: sqlite3.Connection) -> Logout | None:
             at_us = self._tick(connection)
             if self._find(connection, presented) is None:
                 return None
-            return self._end(connection, presented, scope, at_us, token_life)
+            return self._end(connection, presented, scope, at_us)
 
         return await self._database.write(step)
 
@@ -178,10 +176,8 @@ class SqliteSessions:
             return None
         return row[0], row[1], row[2], row[3]
 
-    def _end(
-        self, connection: sqlite3.Connection, presented: Presented, scope: Scope, at_us: int, token_life: int
-    ) -> Logout:
-        until = keep_until(at_us, token_life=token_life)
+    def _end(self, connection: sqlite3.Connection, presented: Presented, scope: Scope, at_us: int) -> Logout:
+        until = keep_until(at_us)
         revocation: Logout
         if scope is Scope.SESSION:
             revocation = SessionRevoked(sub=presented.subject, sid=presented.session, since_us=at_us, until=until)
