@@ -41,7 +41,7 @@ demo: $(INSTALLED) ## walk through it against `make run`: register, log in, log 
 	@$(BIN)/python examples/demo/walk.py
 
 test: $(INSTALLED) ## all tests, with branch coverage
-	$(BIN)/pytest --cov --cov-report=term --durations=10
+	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term --durations=10
 
 soak: $(INSTALLED) ## the long runs: crashes by the dozen, long Hypothesis searches
 	$(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra"

@@ -27,6 +27,8 @@ from authix.keys import KeySet, VerificationKey
 from authix.verifier import Verifier
 from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.adapters import sqlite_sessions
+from authix_issuer.adapters.redis_pipeline import RedisEngine
+from authix_issuer.adapters.redis_sessions import RedisSessions
 from authix_issuer.adapters.sqlite import MEMORY, Database
 from authix_issuer.adapters.sqlite_sessions import SqliteSessions
 from authix_issuer.errors import RefreshTokenInvalid, RefreshTokenReused
@@ -41,7 +43,7 @@ T = TypeVar("T")
 
 ISSUER, AUDIENCE = "https://auth.example.com", "services"
 USERS = [User(name * 32, f"{name}@example.com", f"{name}@example.com", "hash") for name in "abc"]
-ENGINES = ("sqlite-memory", "sqlite-file")
+ENGINES = ("sqlite-memory", "sqlite-file", "redis", "redis-cluster")
 START_US = 1_800_000_000_000_000
 ALWAYS, NEVER = 10**9, 0
 """Two lengths of the grace, so that no engine's clock must be set."""
@@ -66,10 +68,20 @@ OpenStore = Callable[[WallClock], AbstractAsyncContextManager[Store]]
 
 @pytest.fixture(params=ENGINES)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    """``open_store(clock)``: an empty store of the engine; a new adapter is a new parameter here."""
+    """``open_store(clock)``: an empty store of the engine; a new adapter is a new parameter here.
+
+    Redis has a clock of its own, which runs; the steps of the walk's clock are lost on it.
+    """
+    url = ""
+    if request.param.startswith("redis"):
+        url = request.getfixturevalue("redis_url" if request.param == "redis" else "redis_cluster_url")
 
     @asynccontextmanager
     async def open_one(clock: WallClock) -> AsyncIterator[Store]:
+        if url:
+            async with RedisEngine(url) as redis:
+                yield RedisSessions(redis, namespace=secrets.token_hex(8))
+            return
         path = MEMORY if request.param == "sqlite-memory" else str(tmp_path / f"{secrets.token_hex(8)}.db")
         async with Database(path, sqlite_sessions.SCHEMA) as database:
             yield SqliteSessions(database, clock.now_us)

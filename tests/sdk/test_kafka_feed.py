@@ -516,7 +516,7 @@ class TestGaps:
 
 @pytest.mark.usefixtures("hasty")
 class TestFaults:
-    @pytest.mark.parametrize("fault", ["cut", "refuse", "stall", "lose_answers"])
+    @pytest.mark.parametrize("fault", ["cut", "refuse", "stall"])
     async def test_after_a_fault_of_the_network_nothing_is_missing(
         self, remote: Proxied, follow: Follow, soon: Soon, name: str, fault: str
     ) -> None:
@@ -526,7 +526,7 @@ class TestFaults:
             await soon(follower.vouches, "the feed vouches")
             getattr(remote.proxy, fault)()
             if fault != "cut":
-                await soon(lambda: now_us() - follower.heartbeats[-1].at_us > 2_500_000, "the fault has lasted")
+                await soon(lambda: now_us() - follower.heartbeats[-1].at_us > 2_000_000, "the fault has lasted")
             await topic.append([logout(1), logout(2)])
             remote.proxy.heal()
             healed = now_us()

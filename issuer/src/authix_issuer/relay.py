@@ -25,7 +25,7 @@ EVERY = 1.0
 """Seconds between two heartbeats, and the age from which an entry is taken over."""
 LEASE = 4.0
 """Seconds after which another worker steps in for one that holds the lease and is gone."""
-STEP_BACK = 5.0
+STEP_BACK = 2.0
 """Seconds for which a worker whose publishing failed leaves the lease to others."""
 PAGE = 500
 _MAX_FRESH = 10_000  # beyond this, revocations wait in the outbox alone
