@@ -26,6 +26,7 @@ from authix_issuer.adapters import kafka_topic, sqlite_sessions
 from authix_issuer.adapters.kafka_topic import KafkaTopic, lossy_settings
 from authix_issuer.adapters.sqlite import MEMORY, Database
 from authix_issuer.adapters.sqlite_sessions import SqliteSessions
+from authix_issuer.errors import TopicUnavailable
 from authix_issuer.ports import Logout, NewSession, Presented, Scope
 from authix_issuer.relay import Relay
 from tests.programs import DEADLINE, IssuerProgram, Program, eventually, login, register
@@ -140,6 +141,10 @@ def log_out(client: httpx.Client) -> float:
     began = time.monotonic()
     assert client.post("/logout").status_code == 204
     return time.monotonic() - began
+
+
+def logout_of(subject: str) -> Logout:
+    return UserRevoked(sub=subject, since_us=1, until=2)
 
 
 async def log_out_at(store: SqliteSessions, subject: str) -> Logout:
@@ -260,6 +265,32 @@ class TestTheTopicsSettings:
         assert len(found) == len(problems)
         for sentence, problem in zip(found, problems, strict=True):
             assert problem in sentence
+
+
+class TestTheProducer:
+    async def test_a_record_that_is_refused_stands_in_no_others_way(self, kafka_bootstrap: str, topic: str) -> None:
+        await make(kafka_bootstrap, topic, GOOD | {"min.insync.replicas": "1", "max.message.bytes": "300"})
+        async with KafkaTopic(kafka_bootstrap, topic, {}) as published:
+            with pytest.raises(TopicUnavailable):
+                await published.publish([logout_of("x" * 128)])
+            for subject in ("ann", "bob"):
+                await published.publish([logout_of(subject)])
+        assert revoked(await read(kafka_bootstrap, topic)) == {"ann": 1, "bob": 1}
+
+    async def test_what_was_given_up_is_not_sent_later_by_itself(
+        self, broker: KafkaServer, proxy: TcpProxy, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else each try of an outage would come, and heartbeats as if they were of now."""
+        monkeypatch.setattr(kafka_topic, "DEADLINE", 1.0)
+        async with KafkaTopic(f"127.0.0.1:{proxy.port}", topic, {}) as published:
+            proxy.refuse()
+            for _ in range(2):
+                with pytest.raises(TopicUnavailable):
+                    await published.publish([logout_of("ann")])
+            proxy.heal()
+            await published.publish([logout_of("ann")])
+            await published.publish([logout_of("bob")])
+        assert revoked(await read(broker.bootstrap, topic)) == {"ann": 1, "bob": 1}
 
 
 class TestBrokersThatAreAway:
