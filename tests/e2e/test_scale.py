@@ -411,6 +411,7 @@ def test_the_doctor_finds_a_redis_that_forgets(tmp_path: Path, engines: Engines,
         ({"AUTHIX_USERS_URL": "mongodb://127.0.0.1:1/x"}, "AUTHIX_USERS_URL names a MongoDB that can't be used"),
         ({"AUTHIX_SESSIONS_URL": "redis://127.0.0.1:1"}, "AUTHIX_SESSIONS_URL names a Redis that does not answer"),
         ({"AUTHIX_WORKERS": "2"}, "AUTHIX_WORKERS=2 needs stores that processes share"),
+        ({"AUTHIX_REFRESH_GRACE": "4"}, "AUTHIX_REFRESH_GRACE=4 is too short with Redis"),
     ],
 )
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -178,7 +178,7 @@ async def test_a_redis_that_is_away_is_said_within_the_deadline_and_comes_back_b
         redis_server.kill() if how == "dead" else redis_server.pause()
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
-            await store.refresh(shown, 0, grace_us=0)
+            await store.refresh(shown, 0, grace_us=HOUR_US)
         assert time.monotonic() - began < DEADLINE + 2
         await asyncio.to_thread(redis_server.start) if how == "dead" else redis_server.resume()
         assert await repeated(store, shown)

@@ -28,6 +28,8 @@ from authix_issuer.hashing import PROFILES
 SQLITE = "sqlite:///"
 MONGODB = ("mongodb://", "mongodb+srv://")
 REDIS = ("redis://", "rediss://")
+REDIS_GRACE = 5
+"""The least grace, in seconds, with sessions in Redis: longer than a step may take, its repetition included."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -120,6 +122,12 @@ class IssuerSettings(KafkaSecurity):
             raise ValueError(
                 f"AUTHIX_FEED_TOKEN is missing: AUTHIX_HOST={self.host} serves the revocation feed beyond this "
                 "machine, so set it here and at the verifiers, for example to the output of `openssl rand -base64 32`"
+            )
+
+        if self.sessions_in_redis and self.refresh_grace < REDIS_GRACE:
+            raise ValueError(
+                f"AUTHIX_REFRESH_GRACE={self.refresh_grace} is too short with Redis, where a refresh whose answer was "
+                f"lost is repeated within seconds and must not be taken for a theft: set {REDIS_GRACE} or more"
             )
 
     @property
