@@ -12,7 +12,6 @@ import contextlib
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -29,6 +28,10 @@ CLOCK_SLACK = 600
 """Seconds by which this host's clock may be off when it says from when on the topic is read."""
 SILENCE = 5.0
 """Seconds without a record in a partition (each has a heartbeat every second) after which the brokers are asked why."""
+PAUSE = 3.0
+"""Seconds between two heartbeats from which on the watermark must have gone on as far as this host's clock."""
+CALM = 30.0
+"""Seconds of heartbeats without a pause after which they are of now, whatever the issuers' clock did in that pause."""
 AT_ONCE = 1000
 """Records after which others on the event loop have their turn."""
 _CALL_WITHIN = 5.0
@@ -206,24 +209,31 @@ class _Reading:
 
 
 class _Delay:
-    """How much later than usual a heartbeat comes, on this host's monotonic clock.
+    """How much older a heartbeat is than the silence that it ends allows, on this host's monotonic clock.
 
     A broker that hung appends what it had been sent before, as if it were of now. Whoever sent that could not send the
-    logouts after it.
+    logouts after it. A clock of the issuers that steps or stands still is no such thing: the heartbeats go on.
     """
 
     def __init__(self) -> None:
-        self._distances: deque[int] = deque(maxlen=30)  # after as many a step of the issuer's clock is forgotten
+        self._heard: float | None = None
+        self._complete_until_us = 0
+        self._late = 0.0
+        self._calm = 0.0
 
     def shown_by(self, heartbeat: Heartbeat) -> Heartbeat:
         """The heartbeat with at least this delay as its lag."""
-        complete = heartbeat.complete_until_us
-        lag = heartbeat.at_us - complete
-        distance = time.monotonic_ns() // 1000 - complete
-        if lag < 1_000_000:
-            self._distances.append(distance - lag)
-        delay = distance - min(self._distances, default=distance)
-        return Heartbeat(at_us=complete + max(lag, delay), complete_until_us=complete)
+        now, complete = time.monotonic(), heartbeat.complete_until_us
+        if self._heard is not None:
+            passed = now - self._heard
+            missing = passed - (complete - self._complete_until_us) / 1_000_000
+            self._calm = 0.0 if passed > PAUSE else self._calm + passed
+            self._late = max(0.0, self._late + (missing if passed > PAUSE else min(missing, 0.0)))
+            if self._calm > CALM:
+                self._late = 0.0
+        self._heard, self._complete_until_us = now, complete
+        lag = max(heartbeat.at_us - complete, round(self._late * 1_000_000))
+        return Heartbeat(at_us=complete + lag, complete_until_us=complete)
 
 
 def _silence_aiokafka() -> None:
