@@ -24,6 +24,8 @@ print("imported")
 def run(*command: str | Path) -> str:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTHON"))}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110, cwd=ROOT, env=env)
+    if "client error (Connect)" in done.stderr and os.environ.get("AUTHIX_TEST_SERVERS") != "required":
+        pytest.skip("the package registry can't be reached, and this asks it for what pip would install")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
