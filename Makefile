@@ -52,6 +52,8 @@ check: $(INSTALLED) ## formatting, lint, types, architecture, lock
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(UV) pip check --python .venv
+	@cp requirements.lock .uv/check.lock && $(LOCK) -o .uv/check.lock && cmp -s requirements.lock .uv/check.lock \
+		|| { echo "requirements.lock does not fit the pyproject files: run make lock"; exit 1; }
 
 format: $(INSTALLED) ## mend formatting and imports
 	$(BIN)/ruff check --fix-only --quiet .
