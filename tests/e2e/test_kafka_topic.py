@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from authix import Authix, TokenError, Unavailable
@@ -101,12 +101,13 @@ async def read(bootstrap: str, topic: str) -> list[Appended]:
     async with consumer:
         await consumer.end_offsets([TopicPartition(topic, 0)])
         partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+        firsts = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
         consumer.assign(partitions)
-        for partition in partitions:
-            consumer.seek(partition, 0)
+        for partition, first in firsts.items():
+            consumer.seek(partition, first)
         found: list[Appended] = []
-        while len(found) < sum(ends.values()):
+        while len(found) < sum(ends.values()) - sum(firsts.values()):
             for partition, records in (await consumer.getmany(timeout_ms=200)).items():
                 for record in records:
                     event = decode_event(record.value)
@@ -487,6 +488,121 @@ class TestVerifiers:
                 seen.add(verdict(auth, token))
                 await asyncio.sleep(0)
             assert seen == {"feed_stale", "token_revoked"}
+
+
+async def delete(bootstrap: str, topic: str) -> None:
+    async with admin_of(bootstrap) as admin:
+        await admin.delete_topics([topic])
+
+
+async def purge(bootstrap: str, topic: str) -> None:
+    ends = {one.partition: one.offset + 1 for one in await read(bootstrap, topic)}
+    async with admin_of(bootstrap) as admin:
+        up_to = {TopicPartition(topic, number): RecordsToDelete(before_offset=end) for number, end in ends.items()}
+        await admin.delete_records(up_to)
+
+
+async def delete_and_make(bootstrap: str, topic: str) -> None:
+    await delete(bootstrap, topic)
+    config = GOOD | {"min.insync.replicas": "1"}
+    while True:  # until the old one has gone for good
+        try:
+            await make(bootstrap, topic, config, partitions=6)
+        except AssertionError:
+            continue
+        return
+
+
+async def never_accepted(issuer: IssuerProgram, bootstrap: str, topic: str, token: str) -> None:
+    """A verifier that starts now on Kafka alone refuses the token, and accepts it at no moment before that."""
+    feed = f"kafka://{bootstrap}/{topic}"
+    async with Authix(issuer=issuer.url, audience="tests", feed=feed) as auth:
+        seen: set[str] = set()
+        end = time.monotonic() + 40
+        while "token_revoked" not in seen:
+            assert time.monotonic() < end, seen
+            seen.add(verdict(auth, token))
+            assert "accepted" not in seen
+            await asyncio.sleep(0)
+        while not auth.ready():
+            assert time.monotonic() < end, auth.problems()
+            await asyncio.sleep(0.01)
+
+
+class TestATopicThatLostItsRecords:
+    @pytest.mark.parametrize("lose", [delete, delete_and_make, purge])
+    @pytest.mark.parametrize("issuers", ["run", "are stopped meanwhile"])
+    async def test_a_verifier_that_starts_afterwards_refuses_who_had_logged_out_before(
+        self, kafka_bootstrap: str, topic: str, issuer_of: StartIssuer, lose: Any, issuers: str
+    ) -> None:
+        issuer = issuer_of(kafka_bootstrap, topic).start().ready()
+        with issuer.client() as ann:
+            subject = register(ann, "ann@example.com")
+            token = login(ann, "ann@example.com")
+            log_out(ann)
+        while not is_vouched_for(subject, await read(kafka_bootstrap, topic)):
+            await asyncio.sleep(0.1)
+        if issuers != "run":
+            assert issuer.stop() == 0
+        await lose(kafka_bootstrap, topic)
+        if issuers != "run":
+            issuer.start().ready()
+        await never_accepted(issuer, kafka_bootstrap, topic, token)
+        assert "all live logouts were published again" in issuer.output()
+
+    async def test_no_heartbeat_vouches_before_all_is_published_anew(self, kafka_bootstrap: str, topic: str) -> None:
+        async with Database(MEMORY, sqlite_sessions.SCHEMA) as database:
+            store = SqliteSessions(database)
+            async with KafkaTopic(kafka_bootstrap, topic, {}) as published, Relay(store, published) as relay:
+                for number in range(relay_module.PAGE * 3):
+                    relay.publish(await log_out_at(store, f"u{number}"))
+                while await store.unpublished(age=0, limit=1) or await store.trail() is None:
+                    await asyncio.sleep(0.01)
+                await purge(kafka_bootstrap, topic)
+                purged_us = (await store.tick()).at_us
+                heartbeats: list[Appended] = []
+                while len(heartbeats) < 6:
+                    await asyncio.sleep(0.1)
+                    found = await read(kafka_bootstrap, topic)
+                    # the second at the earliest: one may have been on its way
+                    heartbeats = [
+                        one
+                        for one in found
+                        if isinstance(one.event, Heartbeat) and one.event.at_us > purged_us + 1_000_000
+                    ]
+        assert len(revoked(found)) == relay_module.PAGE * 3
+        last = {one.partition: one.offset for one in found if isinstance(one.event, UserRevoked)}
+        assert all(last[one.partition] < one.offset for one in heartbeats)
+
+    async def test_a_topic_that_lost_nothing_is_left_alone_when_issuers_come_and_go(
+        self, kafka_bootstrap: str, topic: str, issuer_of: StartIssuer
+    ) -> None:
+        issuer = issuer_of(kafka_bootstrap, topic).start().ready()
+        with issuer.client() as ann:
+            subject = register(ann, "ann@example.com")
+            login(ann, "ann@example.com")
+            log_out(ann)
+        counts = []
+        for _ in range(2):
+            issuer.kill()
+            issuer.start().ready()
+            before = len(await read(kafka_bootstrap, topic))
+            while len(await read(kafka_bootstrap, topic)) < before + 12:  # two heartbeats
+                await asyncio.sleep(0.1)
+            counts.append(revoked(await read(kafka_bootstrap, topic)))
+        assert counts[0].keys() == {subject}
+        assert counts[0] == counts[1]
+        assert "published again" not in issuer.output()
+
+
+def is_vouched_for(subject: str, found: list[Appended]) -> bool:
+    """Whether the subject's logout is there, and a heartbeat after it."""
+    logouts = [one for one in found if isinstance(one.event, UserRevoked) and one.event.sub == subject]
+    return any(
+        isinstance(one.event, Heartbeat) and one.partition == logout.partition and one.offset > logout.offset
+        for one in found
+        for logout in logouts
+    )
 
 
 class TestTheRelay:

@@ -102,11 +102,53 @@ async def test_the_set_of_a_users_sessions_loses_the_dead_ones(
     assert await redis.zrange(key, 0, -1) == [b"alive"]
 
 
+async def test_to_list_a_users_sessions_cleans_the_set_of_them(
+    store: RedisSessions, redis: Redis, namespace: str
+) -> None:
+    key = f"{{{namespace}:{shard_of(ANN)}}}:subject:{ANN}"
+    now_us = time.time_ns() // 1000
+    await store.open(new_session(session="alive")[0])
+    await redis.zadd(key, {"dead": now_us - KEEP_EXPIRED_US - 1, "expired": now_us - 1, "vanished": now_us + HOUR_US})
+    assert [session.id for session in await store.list_open(ANN, 10)] == ["alive"]
+    assert await redis.zrange(key, 0, -1) == [b"expired", b"alive"], "an expired one can still be closed"
+
+
+async def test_to_list_a_users_sessions_takes_one_round_trip(
+    store: RedisSessions, redis: Redis, namespace: str
+) -> None:
+    for _ in range(20):
+        await store.open(new_session()[0])
+    before = await redis.info("commandstats")
+    assert len(await store.list_open(ANN, 100)) == 20
+    after = await redis.info("commandstats")
+    assert after["cmdstat_evalsha"]["calls"] - before["cmdstat_evalsha"]["calls"] == 1
+
+
 async def test_an_expired_session_is_refused_a_refresh_and_can_still_be_logged_out(store: RedisSessions) -> None:
     opened, shown = new_session(life_us=1)
     await store.open(opened)
     assert await store.refresh(shown, 0, grace_us=0) is None
     assert await store.close(shown, Scope.USER) is not None
+
+
+async def test_the_trail_lives_as_long_as_the_log(store: RedisSessions, redis: Redis, namespace: str) -> None:
+    await store.keep_trail(b"trail")
+    assert await redis.pttl(f"{namespace}:trail") / 1000 == pytest.approx(LOG_WINDOW, abs=30)
+
+
+async def test_a_log_of_many_entries_is_read_in_pages_that_waste_nothing(store: RedisSessions) -> None:
+    for number in range(SHARDS * 8):
+        opened, shown = new_session(f"{number:032d}")
+        await store.open(opened)
+        await store.close(shown, Scope.USER)
+    cursor, pages = None, 0
+    found: set[str] = set()
+    while page := await store.read(cursor, SHARDS * 4):
+        assert len(page) <= SHARDS * 4
+        cursor, pages = page[-1].cursor, pages + 1
+        found |= {entry.revocation.sub for entry in page}
+    assert len(found) == SHARDS * 8
+    assert pages < 10
 
 
 async def test_the_log_forgets_what_is_older_than_any_token(store: RedisSessions, redis: Redis, namespace: str) -> None:

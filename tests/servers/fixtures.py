@@ -9,20 +9,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pytest
 
-from tests.servers.kafka import KafkaServer
+from tests.servers.certificates import Authority
+from tests.servers.kafka import KafkaCluster, KafkaServer
 from tests.servers.mongodb import MongoServer
 from tests.servers.redis import RedisCluster, RedisServer
 from tests.servers.server import Server
+from tests.servers.tls_front import TlsFront
 
-AnyServer = TypeVar("AnyServer", bound=Server | RedisCluster)
+AnyServer = TypeVar("AnyServer", bound=Server | RedisCluster | KafkaCluster)
 
 
-def _require(missing: str | None) -> None:
+class SecureEngines(NamedTuple):
+    """The three engines, each with a port for TLS and one without; ``ca`` is what they are trusted by."""
+
+    ca: Path
+    other_ca: Path
+    password: str
+    mongodb: MongoServer
+    mongodb_tls_port: int
+    redis: RedisServer
+    kafka: KafkaServer
+
+
+def require(missing: str | None) -> None:
+    """Skip the test, or fail it where servers are required, when something is missing."""
     if missing is None:
         return
     if os.environ.get("AUTHIX_TEST_SERVERS") == "required":
@@ -31,7 +47,7 @@ def _require(missing: str | None) -> None:
 
 
 def _started(kind: type[AnyServer], folder: Path) -> Iterator[AnyServer]:
-    _require(kind.missing())
+    require(kind.missing())
     server = kind(folder)
     with server:
         yield server
@@ -41,7 +57,7 @@ def _started(kind: type[AnyServer], folder: Path) -> Iterator[AnyServer]:
 def engines_installed() -> None:
     """For a program that starts all three engines by itself."""
     for kind in (MongoServer, RedisServer, KafkaServer):
-        _require(kind.missing())
+        require(kind.missing())
 
 
 @pytest.fixture(scope="session")
@@ -103,3 +119,26 @@ def redis_cluster(tmp_path: Path) -> Iterator[RedisCluster]:
 def kafka_server(tmp_path: Path) -> Iterator[KafkaServer]:
     """A broker of the test's own, which it may kill."""
     yield from _started(KafkaServer, tmp_path / "kafka")
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """Three brokers of the module's own, which it may kill and has to bring back."""
+    yield from _started(KafkaCluster, tmp_path_factory.mktemp("kafka-cluster"))
+
+
+@pytest.fixture(scope="module")
+def secure_engines(engines_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureEngines]:
+    """Engines that want TLS (and, but for MongoDB, a password) on one of their ports."""
+    folder = tmp_path_factory.mktemp("secure")
+    authority, other = Authority(folder / "ca"), Authority(folder / "other-ca")
+    certificate = authority.issue("server")
+    password = "open-sesame-7Kq"
+    with ExitStack() as stack:
+        kafka = KafkaServer(folder / "kafka", certificate=certificate, password=password).launch()
+        stack.callback(kafka.kill)
+        redis = stack.enter_context(RedisServer(folder / "redis", password=password, certificate=certificate))
+        mongodb = stack.enter_context(MongoServer(folder / "mongodb"))
+        front = stack.enter_context(TlsFront(mongodb.port, certificate))
+        kafka.wait()
+        yield SecureEngines(authority.ca, other.ca, password, mongodb, front.port, redis, kafka)

@@ -1,20 +1,25 @@
-"""``python -m tests.servers.install``: install every server for the tests and for local runs, once.
+"""``python -m tests.servers.install [NAME …]``: install what the tests need beyond Python packages, once.
 
-A second run does nothing and needs no network. What cannot be installed is named with the reason; the others are
-installed all the same, and the exit code is 1.
+That is servers (also for local runs), JWT libraries of other languages, and test vectors; all, or those named. A second
+run does nothing and needs no network. What cannot be installed is told with the reason; the others are installed all
+the same, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import sys
 
+from tests.interop.programs import LIBRARIES, VECTORS
 from tests.servers import kafka, mongodb, redis
 from tests.servers.packages import NotInstallable
 
 
 def main() -> int:
     code = 0
-    for name, install in (("Redis", redis.install), ("MongoDB", mongodb.install), ("Kafka", kafka.install)):
+    others = {type(program).__name__: program.install for program in (*LIBRARIES, VECTORS)}
+    known = {"Redis": redis.install, "MongoDB": mongodb.install, "Kafka": kafka.install, **others}
+    for name in sys.argv[1:] or known:
+        install = known[name]
         try:
             sys.stdout.write(f"{name}: {install()}\n")
         except NotInstallable as reason:

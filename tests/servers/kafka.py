@@ -1,4 +1,4 @@
-"""Apache Kafka: one KRaft node that is broker and controller, from its Maven Central jars.
+"""Apache Kafka: one KRaft node that is broker and controller, or three, from its Maven Central jars.
 
 Rule: as a careful operator sets it, at the size of a test: topics are never made by themselves, and the flush settings
 are Kafka's own. Kafka leaves flushing to the kernel and to replicas, so an acknowledged record survives ``kill -9`` of
@@ -17,8 +17,10 @@ import tempfile
 from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
+from typing import Self
 
 from tests.programs import HOST, free_port
+from tests.servers.certificates import Certificate
 from tests.servers.packages import CACHE, HINT, NotInstallable, home, install_once, need, run
 from tests.servers.server import Server
 
@@ -27,6 +29,8 @@ KAFKA = home("kafka", RECIPE)
 CLUSTER_ID = "AuthixTestsKafkaNode0A"  # 16 bytes in base64
 ARCHIVE = "classes.jsa"
 SETTINGS = "server.properties"
+USER = "authix"
+SCRAM = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 USE_ARCHIVE = f"-XX:SharedArchiveFile={KAFKA / ARCHIVE}"
 
 
@@ -66,16 +70,29 @@ class KafkaServer(Server):
     """``proxied_port`` is for a proxy: whoever comes by that port is told to come by ``proxy_port`` again.
 
     A Kafka client asks for the brokers' addresses and connects to those, so a proxy in front of the first port alone
-    would be left at once.
+    would be left at once. With ``certificate`` there is ``secure_port`` too: ``USER`` over TLS, by PLAIN or SCRAM.
     """
 
-    def __init__(self, folder: Path, proxy_port: int | None = None, classes: str = USE_ARCHIVE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        proxy_port: int | None = None,
+        classes: str = USE_ARCHIVE,
+        *,
+        certificate: Certificate | None = None,
+        password: str = "",
+    ) -> None:
         super().__init__(folder)
+        self.node_id = 1
+        self.nodes = [self]
+        self.controller_port = free_port()
+        self.secure_port = free_port()
+        self._certificate = certificate
+        self._password = password
         self.bootstrap = f"{HOST}:{self.port}"
         self.proxied_port = free_port()
         self.proxy_port = proxy_port
         self._classes = classes
-        self._controller_port = free_port()
 
     @classmethod
     def missing(cls) -> str | None:
@@ -87,8 +104,10 @@ class KafkaServer(Server):
         settings = self.folder / SETTINGS
         settings.write_text("".join(f"{name}={value}\n" for name, value in self._settings().items()))
         if not (self.folder / "data" / "meta.properties").exists():
+            alone = ["--standalone"] if len(self.nodes) == 1 else []
+            users = [f"--add-scram={name}=[name={USER},password={self._password}]" for name in SCRAM if self._password]
             run(
-                self.java("kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(settings)),
+                self.java("kafka.tools.StorageTool", "format", *alone, *users, "-t", CLUSTER_ID, "-c", str(settings)),
                 "Formatting Kafka's storage",
                 "Kafka needs Java 17 or newer.",
             )
@@ -114,30 +133,45 @@ class KafkaServer(Server):
         return done.stdout
 
     def answers(self) -> bool:
-        return self.advertised(self.port) is not None
+        return self.known_brokers(self.port) == len(self.nodes)
 
-    @staticmethod
-    def advertised(port: int) -> int | None:
+    @classmethod
+    def advertised(cls, port: int) -> int | None:
         """Where the broker tells those to connect who ask at ``port``; None until it is registered and unfenced."""
-        request = struct.pack(">hhihi", 3, 1, 1, -1, 0)  # Metadata, version, correlation, no client id, no topics
-        with socket.create_connection((HOST, port), timeout=5) as connection, connection.makefile("rb") as answer:
-            connection.sendall(struct.pack(">i", len(request)) + request)
-            size: int = struct.unpack(">i", _exactly(answer, 4))[0]
-            reply = _exactly(answer, size)
+        reply = cls._metadata(port)
         brokers, _node, host_length = struct.unpack_from(">iih", reply, 4)
         found: int = struct.unpack_from(">i", reply, 14 + host_length)[0]
         return found if brokers else None
 
+    @classmethod
+    def known_brokers(cls, port: int) -> int:
+        """How many brokers are registered and unfenced, as the one at ``port`` knows."""
+        found: int = struct.unpack_from(">i", cls._metadata(port), 4)[0]
+        return found
+
+    @staticmethod
+    def _metadata(port: int) -> bytes:
+        request = struct.pack(">hhihi", 3, 1, 1, -1, 0)  # Metadata, version, correlation, no client id, no topics
+        with socket.create_connection((HOST, port), timeout=5) as connection, connection.makefile("rb") as answer:
+            connection.sendall(struct.pack(">i", len(request)) + request)
+            size: int = struct.unpack(">i", _exactly(answer, 4))[0]
+            return _exactly(answer, size)
+
     def _settings(self) -> dict[str, object]:
-        listeners = {"DIRECT": self.port, "PROXIED": self.proxied_port, "CONTROLLER": self._controller_port}
+        listeners = {"DIRECT": self.port, "PROXIED": self.proxied_port, "CONTROLLER": self.controller_port}
         advertised = {"DIRECT": self.port, "PROXIED": self.proxy_port or self.proxied_port}
+        protocols = dict.fromkeys(listeners, "PLAINTEXT")
+        if self._certificate is not None:
+            listeners["SECURE"] = advertised["SECURE"] = self.secure_port
+            protocols["SECURE"] = "SASL_SSL"
         return {
             "process.roles": "broker,controller",
-            "node.id": 1,
-            "controller.quorum.bootstrap.servers": f"{HOST}:{self._controller_port}",
+            "node.id": self.node_id,
+            **self._quorum(),
+            **self._security(),
             "listeners": ",".join(f"{name}://{HOST}:{port}" for name, port in listeners.items()),
             "advertised.listeners": ",".join(f"{name}://{HOST}:{port}" for name, port in advertised.items()),
-            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+            "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "DIRECT",
             "log.dirs": self.folder / "data",
@@ -160,6 +194,67 @@ class KafkaServer(Server):
             "broker.heartbeat.interval.ms": 500,
             "broker.session.timeout.ms": 3000,
         }
+
+    def _quorum(self) -> dict[str, object]:
+        if len(self.nodes) == 1:
+            return {"controller.quorum.bootstrap.servers": f"{HOST}:{self.controller_port}"}
+        voters = ",".join(f"{node.node_id}@{HOST}:{node.controller_port}" for node in self.nodes)
+        return {"controller.quorum.voters": voters}
+
+    def _security(self) -> dict[str, object]:
+        if self._certificate is None:
+            return {}
+        listener, modules = "listener.name.secure", "org.apache.kafka.common.security"
+        scram = {
+            f"{listener}.{name.lower()}.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;"
+            for name in SCRAM
+        }
+        return {
+            f"{listener}.ssl.keystore.type": "PEM",
+            f"{listener}.ssl.keystore.location": self._certificate.both,
+            f"{listener}.sasl.enabled.mechanisms": ",".join(("PLAIN", *SCRAM)),
+            f"{listener}.plain.sasl.jaas.config": (
+                f'{modules}.plain.PlainLoginModule required user_{USER}="{self._password}";'
+            ),
+            **scram,
+        }
+
+
+class KafkaCluster:
+    """Three nodes, each broker and controller: two of them are a majority of both."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes = [KafkaServer(folder / f"node-{number}") for number in (1, 2, 3)]
+        for number, node in enumerate(self.nodes, 1):
+            node.node_id, node.nodes = number, self.nodes
+        self.bootstrap = ",".join(node.bootstrap for node in self.nodes)
+
+    @classmethod
+    def missing(cls) -> str | None:
+        return KafkaServer.missing()
+
+    def start(self) -> Self:
+        """Start the nodes that do not run, and wait until each knows all."""
+        for node in self.nodes:
+            if node.process is None or node.process.poll() is not None:
+                node.launch()
+        for node in self.nodes:
+            node.wait()
+        return self
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
 
 def _exactly(stream: BufferedReader, size: int) -> bytes:

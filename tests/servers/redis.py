@@ -6,13 +6,15 @@ snapshots, so the append-only file is all there is; ``noeviction``.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 from tests.programs import HOST, eventually, free_port
+from tests.servers.certificates import Certificate
 from tests.servers.packages import HINT, need
 from tests.servers.server import START_WITHIN, Server
 
@@ -27,10 +29,21 @@ def install() -> str:
 
 
 class RedisServer(Server):
-    def __init__(self, folder: Path, *options: str) -> None:
+    """With ``certificate`` it listens on ``tls_port`` too."""
+
+    def __init__(self, folder: Path, *options: str, password: str = "", certificate: Certificate | None = None) -> None:
         super().__init__(folder)
-        self.options = options
+        self.options = (*options, *self._secured(password, certificate))
         self.url = f"redis://{HOST}:{self.port}/0"
+        self._password = password
+
+    def _secured(self, password: str, certificate: Certificate | None) -> Iterator[str]:
+        if password:
+            yield from ("--requirepass", password)
+        if certificate is not None:
+            self.tls_port = free_port()
+            yield from ("--tls-port", str(self.tls_port), "--tls-auth-clients", "no")
+            yield from ("--tls-cert-file", str(certificate.certificate), "--tls-key-file", str(certificate.key))
 
     @classmethod
     def missing(cls) -> str | None:
@@ -51,7 +64,8 @@ class RedisServer(Server):
     def cli(self, *command: str) -> str:
         """What redis-cli prints for ``command``; an error answer raises."""
         call = ["redis-cli", "-e", "-h", HOST, "-p", str(self.port), *command]
-        return subprocess.run(call, capture_output=True, text=True, check=True, timeout=5).stdout.rstrip("\n")
+        env = os.environ | {"REDISCLI_AUTH": self._password}
+        return subprocess.run(call, env=env, capture_output=True, text=True, check=True, timeout=5).stdout.rstrip("\n")
 
 
 class RedisCluster:

@@ -45,6 +45,10 @@ class Server:
 
     def start(self) -> Self:
         """Start it and wait until it answers."""
+        return self.launch().wait()
+
+    def launch(self) -> Self:
+        """Start it without waiting, for one that needs others to answer."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.prepare()
         with self.log.open("ab") as log:
@@ -56,6 +60,10 @@ class Server:
                 cwd=self.folder,
                 start_new_session=True,  # Ctrl-C is for whoever started it
             )
+        return self
+
+    def wait(self) -> Self:
+        """Wait until it answers; it does not outlive a failure."""
         try:
             eventually(self._answers_or_ended, f"{self} answers", START_WITHIN)
         except BaseException:

@@ -30,7 +30,10 @@ class TcpProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy", daemon=True)
         self.port = free_port()
         self._listener: socket.socket | None = _listen(self.port)
+        self.accepted = 0
+        """How many connections there have been."""
         self._delay = 0.0
+        self._cut_after: int | None = None
         self._requests_pass, self._answers_pass = asyncio.Event(), asyncio.Event()
         self._accepting: asyncio.Task[None] | None = None
         self._links: set[asyncio.Task[None]] = set()
@@ -72,6 +75,10 @@ class TcpProxy:
         """Pass requests and no answer: what was asked is done, and the client does not learn it."""
         self._do(self._close_gates(self._answers_pass))
 
+    def cut_in_answer(self, size: int) -> None:
+        """Pass ``size`` bytes of the next answer and reset its connection then; this happens once."""
+        self._do(self._cut_later(size))
+
     def delay(self, seconds: float) -> None:
         """Hold everything back so long, each way."""
         self._do(self._slow_down(seconds))
@@ -85,6 +92,7 @@ class TcpProxy:
 
     async def _heal(self) -> None:
         self._delay = 0.0
+        self._cut_after = None
         self._requests_pass.set()
         self._answers_pass.set()
         if self._accepting is None:
@@ -114,9 +122,13 @@ class TcpProxy:
     async def _slow_down(self, seconds: float) -> None:
         self._delay = seconds
 
+    async def _cut_later(self, size: int) -> None:
+        self._cut_after = size
+
     async def _accept(self, listener: socket.socket) -> None:
         while True:
             client, _ = await self._loop.sock_accept(listener)
+            self.accepted += 1
             link = self._loop.create_task(self._serve(client))
             self._links.add(link)
             link.add_done_callback(partial(self._let_go, client))
@@ -150,6 +162,10 @@ class TcpProxy:
                 with suppress(OSError):
                     target.shutdown(socket.SHUT_WR)
                 return
+            if self._cut_after is not None and gate is self._answers_pass:
+                passed, self._cut_after = self._cut_after, None
+                await self._loop.sock_sendall(target, data[:passed])
+                raise ConnectionResetError
             await self._loop.sock_sendall(target, data)
 
 

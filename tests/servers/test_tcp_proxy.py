@@ -133,6 +133,16 @@ def test_the_server_gets_the_request_whose_answer_is_lost(proxy: TcpProxy, clien
         client.recv(1)
 
 
+def test_an_answer_breaks_off_once(proxy: TcpProxy, client: socket.socket) -> None:
+    proxy.cut_in_answer(3)
+    client.sendall(b"hello")
+    with client.makefile("rb") as answer, pytest.raises(ConnectionResetError):
+        answer.read(5)
+    with connect(proxy) as another:
+        another.sendall(b"again")
+        assert another.recv(5) == b"again"
+
+
 def test_delay_holds_back_each_way(proxy: TcpProxy, client: socket.socket) -> None:
     proxy.delay(MOMENT)
     asked = time.monotonic()

@@ -16,6 +16,7 @@ from typing import Self
 
 from authix import sse
 from authix.events import Heartbeat, Revocation, Snapshot, encode_event
+from authix_issuer.errors import StoreUnavailable
 from authix_issuer.ports import Entry, RevocationLog
 
 logger = logging.getLogger("authix.issuer.feed")
@@ -96,6 +97,11 @@ class Feed:
             self._wake.clear()
             try:
                 await self._pass_on_once()
+            except StoreUnavailable as error:
+                reason = error.reason
+                logger.error("the revocation log can't be read; the feed stands still: %s", reason)  # noqa: TRY400 - the reason is enough
+                await asyncio.sleep(HEARTBEAT_EVERY)
+                continue
             except Exception:  # whatever it is: without this task no follower would ever hear of a logout again
                 logger.exception("the revocation log can't be read; the feed stands still")
                 await asyncio.sleep(HEARTBEAT_EVERY)
@@ -135,6 +141,9 @@ class Feed:
         while True:
             try:
                 more = await self._log.trim(PAGE)
+            except StoreUnavailable as error:
+                logger.error("dead entries can't be trimmed: %s", error.reason)  # noqa: TRY400 - the reason is enough
+                more = False
             except Exception:
                 logger.exception("dead entries can't be trimmed")
                 more = False

@@ -82,6 +82,16 @@ class Rotated(NamedTuple):
     expires_us: int
 
 
+class OpenSession(NamedTuple):
+    """A session as its user is shown it; ``id`` is the ``sid`` of its access tokens."""
+
+    id: str
+    opened_us: int
+    refreshed_us: int
+    """The last rotation; the opening, before the first."""
+    expires_us: int
+
+
 class Reused(NamedTuple):
     """The counter was exchanged before: the session was ended and its access tokens revoked."""
 
@@ -109,6 +119,12 @@ class SessionStore(Protocol):
         """End sessions by ``scope`` and append the revocation; None, and nothing done, when it has ended before.
 
         An expired session can still be closed while access tokens of it may live.
+        """
+
+    async def list_open(self, subject: str, limit: int) -> list[OpenSession]:
+        """Up to ``limit`` open sessions of ``subject``, the one that expires last first.
+
+        What has ended, was stolen or has expired is not among them. One of them is closed by presenting its id.
         """
 
     async def check(self) -> None:
@@ -143,8 +159,8 @@ class RevocationLog(Protocol):
         """Forget up to ``limit`` dead entries and sessions; True when more are due."""
 
 
-class Outbox(Protocol):
-    """What of the revocation log stands on the topic already."""
+class Outbox(RevocationLog, Protocol):
+    """The revocation log, and what of it stands on the topic already."""
 
     async def unpublished(self, *, age: float, limit: int) -> list[Logout]:
         """Up to ``limit`` entries (a shard) older than ``age`` seconds that nobody has marked as published."""
@@ -155,6 +171,12 @@ class Outbox(Protocol):
     async def watermark(self) -> Watermark:
         """Take a ``t`` from every clock, then look: the moment up to which everything is published."""
 
+    async def trail(self) -> bytes | None:
+        """What was last kept by ``keep_trail``, if it is not older than the log."""
+
+    async def keep_trail(self, trail: bytes) -> None:
+        """Remember where on the topic the published entries stand."""
+
     async def lease(self, holder: str, seconds: float) -> bool:
         """Take or renew the one lease; False while another holds it."""
 
@@ -162,14 +184,36 @@ class Outbox(Protocol):
         """Give the lease back, if it is this holder's."""
 
 
+Positions = dict[int, int]
+"""By partition, where its next record will stand."""
+
+
+class Span(NamedTuple):
+    first: int
+    end: int
+
+
+class Extent(NamedTuple):
+    """From where to where the partitions of a topic reach; ``topic`` tells it from those of other clusters."""
+
+    topic: str
+    spans: dict[int, Span]
+
+
 class Topic(Protocol):
-    """The logout topic. Any method raises ``TopicUnavailable`` when it is not confirmed in time."""
+    """The logout topic. Any method raises ``TopicUnavailable`` when it is not confirmed in time.
 
-    async def publish(self, revocations: list[Logout]) -> None:
-        """Append them, each to its subject's partition; returns once all replicas that must have them do."""
+    What is appended is answered with the positions after it, once all replicas that must have it do.
+    """
 
-    async def announce(self, heartbeat: Heartbeat) -> None:
+    async def publish(self, revocations: list[Logout]) -> Positions:
+        """Append them, each to its subject's partition."""
+
+    async def announce(self, heartbeat: Heartbeat) -> Positions:
         """Append a heartbeat to every partition."""
+
+    async def extent(self) -> Extent:
+        """What the topic holds now."""
 
     async def check(self) -> None:
         """Return when the engine answers."""

@@ -3,7 +3,8 @@
 Rule: whoever writes a revocation publishes it at once and then marks it as published; whatever is left unmarked for a
 second is published by the one worker that holds the lease, so a worker may die anywhere and nothing is lost (twice does
 no harm). The same worker sends the heartbeats: it takes the watermark first and sends it after, and gives the lease
-away when the topic refuses it.
+away when the topic refuses it. Before each it looks whether the topic still holds what was published; if not, the whole
+log is published again first.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Self
 
 from authix.events import Heartbeat
 from authix_issuer.errors import IssuerError, StoreUnavailable
-from authix_issuer.ports import Logout, Outbox, Topic
+from authix_issuer.ports import Extent, Logout, Outbox, Topic
+from authix_issuer.trail import Trail
 
 logger = logging.getLogger("authix.issuer.relay")
 
@@ -98,14 +100,37 @@ class Relay:
         if not await self._outbox.lease(self._holder, LEASE):
             await self._topic.check()
             return False
+        known = Trail.read(await self._outbox.trail())
+        extent = await self._topic.extent()
+        trail = known if known is not None and known.fits(extent) else await self._publish_anew(extent)
+        if trail is None:
+            return True
+        if known is not None and trail is not known:
+            logger.warning("the topic was made anew or lost records; all live logouts were published again")
         left = await self._outbox.unpublished(age=EVERY, limit=PAGE)
         await self._publish(left)
-        await self._send_heartbeat()
-        return bool(left)
+        return not await self._send_heartbeat(trail) or bool(left)
 
-    async def _send_heartbeat(self) -> None:
+    async def _publish_anew(self, extent: Extent) -> Trail | None:
+        """Publish all that is live; None when somebody else is at it, or the topic is already another one again."""
+        trail: Trail | None = Trail.begin(extent, (await self._outbox.tick()).at_us)
+        cursor = None
+        while trail and (page := await self._outbox.read(cursor, PAGE)):
+            if not await self._outbox.lease(self._holder, LEASE):
+                return None
+            revocations = [entry.revocation for entry in page]
+            trail = trail.further(trail.marks[0].at_us, await self._topic.publish(revocations))
+            cursor = page[-1].cursor
+        return trail
+
+    async def _send_heartbeat(self, trail: Trail) -> bool:
+        """False when the topic is another one than that of the trail, which will be found again."""
         watermark = await self._outbox.watermark()
-        await self._topic.announce(Heartbeat(at_us=watermark.at_us, complete_until_us=watermark.complete_until_us))
+        heartbeat = Heartbeat(at_us=watermark.at_us, complete_until_us=watermark.complete_until_us)
+        further = trail.further(watermark.at_us, await self._topic.announce(heartbeat))
+        if further is not None:
+            await self._outbox.keep_trail(further.write())
+        return further is not None
 
     async def _publish(self, revocations: list[Logout]) -> None:
         if revocations:

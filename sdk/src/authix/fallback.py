@@ -11,9 +11,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from authix.events import Event, Heartbeat
+from authix.events import Event, Heartbeat, Take
 from authix.freshness import Freshness
 
 logger = logging.getLogger("authix.feed")
@@ -21,14 +21,24 @@ logger = logging.getLogger("authix.feed")
 _LOOK_EVERY = 0.25
 
 
-Take = Callable[[Event], None]
-
-
 class Feed(Protocol):
     url: str
 
     async def follow(self) -> None:
         """Follow for ever."""
+
+
+class FeedState(NamedTuple):
+    """How one of the feeds does."""
+
+    kind: str
+    """``kafka`` or ``http``."""
+    followed: bool
+    """Whether it is followed now: the preferred one always is, others while those before them are stale."""
+    stale: bool
+    """Whether it is followed in vain: it makes the next one necessary, where there is one."""
+    age: float | None
+    """Seconds by which what it told may be old; None when it never told, or is not followed."""
 
 
 class Feeds:
@@ -46,6 +56,20 @@ class Feeds:
     def in_use(self) -> tuple[str, ...]:
         """The URLs that are followed now."""
         return tuple(self._feeds[n].url for n in sorted(self._running))
+
+    @property
+    def states(self) -> tuple[FeedState, ...]:
+        """Of all feeds, in order of preference."""
+        now = time.monotonic()
+        return tuple(
+            FeedState(
+                kind="kafka" if feed.url.startswith("kafka:") else "http",
+                followed=n in self._running,
+                stale=self._stale(n, now),
+                age=self._freshness[n].age(now) if n in self._running else None,
+            )
+            for n, feed in enumerate(self._feeds)
+        )
 
     async def follow(self) -> None:
         """Follow for ever. Raises what a feed raises that does not mend itself."""
@@ -74,18 +98,21 @@ class Feeds:
     def _wanted(self) -> int:
         """How far down the list feeds are to be followed: to the first that is fresh or has just begun."""
         now = time.monotonic()
-        for n, freshness in enumerate(self._freshness):
-            age = freshness.age(now)
-            # One that has made another necessary must do better, or they would change places again and again.
-            enough = self._patience / 2 if n + 1 in self._running else self._patience
-            if n not in self._running or now - self._began[n] <= self._patience or (age is not None and age <= enough):
-                return n
-        return len(self._feeds) - 1
+        last = len(self._feeds) - 1
+        return next((n for n in range(last) if n not in self._running or not self._stale(n, now)), last)
 
-    def _taken(self, n: int, event: Event) -> None:
-        if isinstance(event, Heartbeat):
-            self._freshness[n].observe(event, time.monotonic())
-        self._take(event)
+    def _stale(self, n: int, now: float) -> bool:
+        age = self._freshness[n].age(now)
+        # One that has made another necessary must do better, or they would change places again and again.
+        enough = self._patience / 2 if n + 1 in self._running else self._patience
+        begins = now - self._began[n] <= self._patience
+        return n in self._running and not begins and (age is None or age > enough)
+
+    def _taken(self, n: int, *events: Event) -> None:
+        for event in events:
+            if isinstance(event, Heartbeat):
+                self._freshness[n].observe(event, time.monotonic())
+        self._take(*events)
 
 
 def _why(ended: asyncio.Task[None]) -> BaseException | None:

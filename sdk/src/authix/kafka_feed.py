@@ -20,7 +20,8 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndTimestamp
 
 from authix.errors import SourceError
-from authix.events import LOG_WINDOW, Event, Heartbeat, decode_event
+from authix.events import LOG_WINDOW, Heartbeat, Revocation, Take, decode_event
+from authix.kafka_connection import refusal
 
 logger = logging.getLogger("authix.feed")
 
@@ -32,8 +33,12 @@ PAUSE = 3.0
 """Seconds between two heartbeats from which on the watermark must have gone on as far as this host's clock."""
 CALM = 30.0
 """Seconds of heartbeats without a pause after which they are of now, whatever the issuers' clock did in that pause."""
-AT_ONCE = 1000
-"""Records after which others on the event loop have their turn."""
+AT_ONCE = 500
+"""Records after which others on the event loop have their turn.
+
+Fewer than the objects after which Python collects garbage: a replay then leads to no collection, which would hold up
+everybody for longer than the records do.
+"""
 _CALL_WITHIN = 5.0
 _METADATA_EVERY_MS = 2000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
@@ -43,9 +48,7 @@ _FORESEEN = (KafkaError, SourceError, OSError, TimeoutError)
 class KafkaFeed:
     """A ``Feed`` over Kafka. ``options`` are aiokafka's of the connection; ``take`` gets every event."""
 
-    def __init__(
-        self, url: str, servers: str, topic: str, *, options: Mapping[str, Any], take: Callable[[Event], None]
-    ) -> None:
+    def __init__(self, url: str, servers: str, topic: str, *, options: Mapping[str, Any], take: Take) -> None:
         self.url = url
         self._servers = servers
         self._topic = topic
@@ -53,6 +56,7 @@ class KafkaFeed:
         self._take = take
         self._delay = _Delay()
         self._healthy = False
+        self._reported = ""
 
     async def follow(self) -> NoReturn:
         """Follow for ever, beginning anew after every failure."""
@@ -86,13 +90,21 @@ class KafkaFeed:
             **self._options,
         )
         try:
-            await consumer.start()
+            await self._start(consumer)
             reading = await self._begin(consumer)
             while True:
                 await self._read(consumer, reading)
                 await asyncio.sleep(0)  # a consumer that has something at hand never waits
         finally:
             await _stop(consumer)
+
+    async def _start(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            await consumer.start()
+        except KafkaError:
+            if reason := await refusal(self._servers, self._options):
+                raise SourceError(reason) from None
+            raise
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> _Reading:
         """Assign every partition at the first record that can matter."""
@@ -121,12 +133,16 @@ class KafkaFeed:
         batches = await consumer.getmany(timeout_ms=1000, max_records=AT_ONCE)
         for partition, records in batches.items():
             reading.advance(partition, records)
-            for record in records:
-                event = decode_event(record.value or b"")
-                if isinstance(event, Heartbeat):
-                    reading.heartbeats[partition] = event
-                elif event is not None:
-                    self._take(event)
+            revocations: list[Revocation] = []
+            try:
+                for record in records:
+                    event = decode_event(record.value or b"")
+                    if isinstance(event, Heartbeat):
+                        reading.heartbeats[partition] = event
+                    elif event is not None:
+                        revocations.append(event)
+            finally:  # what stands before a record that can't be read counts too
+                self._take(*revocations)
         # None: it is gone. An aiokafka that is to read a topic that is not there uses up a whole core.
         if consumer.partitions_for_topic(self._topic) != reading.numbers:
             raise SourceError("the topic's partitions changed")
@@ -135,6 +151,7 @@ class KafkaFeed:
             self._take(self._delay.shown_by(heartbeat))
             if not self._healthy:
                 self._healthy = True
+                self._reported = ""
                 logger.info("feed %s: connected, %d partitions read", self.url, len(reading.numbers))
         if reading.silence() > SILENCE:
             # The issuers' silence is no reason to read everything again; the brokers' is, or another topic of the name.
@@ -144,7 +161,9 @@ class KafkaFeed:
     def _report(self, error: BaseException) -> None:
         reason = str(error) or type(error).__name__
         trace = None if isinstance(error, _FORESEEN) else error
-        logger.warning("feed %s: %s; trying again", self.url, reason, exc_info=trace)
+        level = logging.DEBUG if reason == self._reported else logging.WARNING
+        self._reported = reason
+        logger.log(level, "feed %s: %s; trying again", self.url, reason, exc_info=trace)
 
 
 class _Reading:

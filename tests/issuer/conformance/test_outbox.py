@@ -108,6 +108,13 @@ async def test_the_log_keeps_what_is_published(
     assert [entry.revocation for entry in await log.read(None, 10)] == [logout]
 
 
+async def test_the_trail_is_what_was_kept_last(outbox: Outbox) -> None:
+    assert await outbox.trail() is None
+    for trail in (b"one", b'{"two":"\xc3\xb6"}'):
+        await outbox.keep_trail(trail)
+        assert await outbox.trail() == trail
+
+
 async def test_the_lease_can_be_renewed_and_given_back(outbox: Outbox) -> None:
     assert await outbox.lease("one", 60)
     assert await outbox.lease("one", 60)

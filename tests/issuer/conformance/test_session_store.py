@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from authix.events import MARGIN, MAX_LEEWAY, MAX_TOKEN_LIFE, SessionRevoked, UserRevoked
+from authix_issuer import ports
 from authix_issuer.ports import Logout, Presented, Reused, RevocationLog, Rotated, Scope, SessionStore
 
 OpenSession = Callable[..., Awaitable[tuple[Presented, int]]]
@@ -276,3 +277,69 @@ async def test_a_refresh_that_races_a_logout_comes_before_it_or_fails(
         rotations = [outcome for outcome in outcomes if isinstance(outcome, Rotated)]
         assert all(rotation.at_us < logout.since_us for rotation in rotations)
         assert not await is_open(sessions, shown, 1)
+
+
+async def ids_of(sessions: SessionStore, subject: str) -> list[str]:
+    return [session.id for session in await sessions.list_open(subject, 100)]
+
+
+async def test_a_user_sees_when_each_session_was_opened_and_last_refreshed_and_when_it_ends(
+    sessions: SessionStore, open_session: OpenSession
+) -> None:
+    (old, old_us), (new, new_us) = await open_session(ANN, life_us=10**9), await open_session(ANN, life_us=10**10)
+    await open_session(BOB)
+    await rotate(sessions, old, 0)
+    rotated = await rotate(sessions, old, 1)
+    await rotate(sessions, old, 1)  # the same successor again is no new refresh
+    assert await sessions.list_open(ANN, 100) == [
+        ports.OpenSession(new.session, new_us, new_us, new_us + 10**10),
+        ports.OpenSession(old.session, old_us, rotated.at_us, old_us + 10**9),
+    ]
+
+
+async def test_who_has_no_session_sees_none(sessions: SessionStore) -> None:
+    assert await sessions.list_open(ANN, 100) == []
+
+
+async def test_of_many_sessions_those_are_listed_that_live_longest(
+    sessions: SessionStore, open_session: OpenSession
+) -> None:
+    opened = [(await open_session(ANN, life_us=10**9 + n * 10**6))[0].session for n in range(7)]
+    assert [session.id for session in await sessions.list_open(ANN, 3)] == opened[:-4:-1]
+    assert await ids_of(sessions, ANN) == opened[::-1]
+
+
+@pytest.mark.parametrize("scope", Scope)
+async def test_a_session_that_was_closed_is_not_listed(
+    sessions: SessionStore, open_session: OpenSession, scope: Scope
+) -> None:
+    (shown, _), (other, _), (stranger, _) = [await open_session(subject) for subject in (ANN, ANN, BOB)]
+    await close(sessions, shown, scope)
+    assert await ids_of(sessions, ANN) == ([] if scope is Scope.ALL else [other.session])
+    assert await ids_of(sessions, BOB) == [stranger.session]
+
+
+async def test_a_stolen_session_is_not_listed(sessions: SessionStore, open_session: OpenSession) -> None:
+    stolen, _ = await open_session(ANN)
+    other, _ = await open_session(ANN)
+    await rotate(sessions, stolen, 0)
+    await refresh(sessions, stolen, 0, NO_GRACE)
+    assert await ids_of(sessions, ANN) == [other.session]
+
+
+async def test_an_expired_session_is_not_listed(sessions: SessionStore, open_session: OpenSession) -> None:
+    await open_session(ANN, life_us=1)
+    live, _ = await open_session(ANN)
+    assert await ids_of(sessions, ANN) == [live.session]
+
+
+async def test_a_listed_session_is_closed_by_its_id(
+    sessions: SessionStore, log: RevocationLog, open_session: OpenSession
+) -> None:
+    lost, _ = await open_session(ANN)
+    here, _ = await open_session(ANN)
+    (found,) = [session.id for session in await sessions.list_open(ANN, 100) if session.id != here.session]
+    logout = await close(sessions, Presented(found, ANN, None), Scope.SESSION)
+    assert await entries_of(log, ANN) == [logout]
+    assert not await is_open(sessions, lost)
+    assert await ids_of(sessions, ANN) == [here.session]

@@ -108,6 +108,20 @@ async def test_a_session_ends_at_its_expiry_however_often_it_was_refreshed(
     assert await sessions.refresh(shown, 1, grace_us=GRACE_US) is None
 
 
+async def test_a_session_is_listed_until_its_expiry_by_a_clock_that_does_not_step_back(
+    sessions: SessionStore, open_session: OpenSession, set_wall_clock: SetWallClock
+) -> None:
+    set_wall_clock(NOW_US)
+    shown, opened_us = await open_session(ANN, life_us=HOUR_US)
+    set_wall_clock(opened_us + HOUR_US - 1)
+    assert [session.id for session in await sessions.list_open(ANN, 10)] == [shown.session]
+    set_wall_clock(opened_us + HOUR_US)
+    assert await sessions.list_open(ANN, 10) == []
+    await sessions.check()
+    set_wall_clock(NOW_US)
+    assert await sessions.list_open(ANN, 10) == []
+
+
 async def test_entries_of_neighbouring_moments_are_each_read(
     sessions: SessionStore, log: RevocationLog, open_session: OpenSession, set_wall_clock: SetWallClock
 ) -> None:

@@ -12,21 +12,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from aiokafka.partitioner import DefaultPartitioner
 
 from authix.errors import SettingsError
 from authix.events import LOG_WINDOW, Heartbeat, encode_event
+from authix.kafka_connection import refusal
 from authix_issuer.errors import TopicUnavailable
 from authix_issuer.findings import Finding, Verdict, judge
-from authix_issuer.ports import Logout
+from authix_issuer.ports import Extent, Logout, Positions, Span
 
 logger = logging.getLogger("authix.issuer.topic")
 
@@ -46,6 +47,7 @@ _Record = tuple[int, str | None, bytes]
 class _State(NamedTuple):
     """What the brokers say of the topic and of themselves."""
 
+    cluster: str
     partitions: list[int]
     brokers: int
     problems: list[str]
@@ -56,8 +58,11 @@ class KafkaTopic:
 
     def __init__(self, servers: str, topic: str, options: Mapping[str, Any]) -> None:
         self.topic = topic
+        self._servers, self._options = servers, options
         self._connection = {"bootstrap_servers": servers, "request_timeout_ms": _REQUEST_WITHIN_MS, **options}
         self._producer: AIOKafkaProducer | None = None
+        self._reader: AIOKafkaConsumer | None = None
+        self._cluster = ""
         self._partitions: list[int] = []
         self._choose = DefaultPartitioner()
         self._connecting = asyncio.Lock()
@@ -73,19 +78,28 @@ class KafkaTopic:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._producer is not None:
-            await _discard(self._producer)
+        await self._disconnect()
 
-    async def publish(self, revocations: list[Logout]) -> None:
+    async def publish(self, revocations: list[Logout]) -> Positions:
         async with self._sending() as producer:
             records = [(self._partition_of(event.sub), event.sub, encode_event(event)) for event in revocations]
-            await self._append(producer, records)
+            return await self._append(producer, records)
 
-    async def announce(self, heartbeat: Heartbeat) -> None:
+    async def announce(self, heartbeat: Heartbeat) -> Positions:
         record = encode_event(heartbeat)
         async with self._sending() as producer:
             everywhere = await producer.partitions_for(self.topic)
-            await self._append(producer, [(partition, None, record) for partition in sorted(everywhere)])
+            return await self._append(producer, [(partition, None, record) for partition in sorted(everywhere)])
+
+    async def extent(self) -> Extent:
+        async with self._sending() as producer:
+            everywhere = [TopicPartition(self.topic, number) for number in await producer.partitions_for(self.topic)]
+            reader = await self._read()
+            # In this order: should the topic be made anew in between, its ends are the new ones.
+            firsts = await reader.beginning_offsets(everywhere)
+            ends = await reader.end_offsets(everywhere)
+        spans = {partition.partition: Span(firsts[partition], ends[partition]) for partition in everywhere}
+        return Extent(f"{self._cluster}/{self.topic}", spans)
 
     async def check(self) -> None:
         await self._connected()
@@ -118,16 +132,18 @@ class KafkaTopic:
                     yield producer
         except TopicUnavailable:
             if self._producer is producer:
-                self._producer = None
-                await _discard(producer)
+                await self._disconnect()
             raise
 
-    async def _append(self, producer: AIOKafkaProducer, records: Sequence[_Record]) -> None:
+    async def _append(self, producer: AIOKafkaProducer, records: Sequence[_Record]) -> Positions:
         confirmations = [
             await producer.send(self.topic, value, key=subject and subject.encode("ascii"), partition=partition)
             for partition, subject, value in records
         ]
-        await asyncio.gather(*confirmations)
+        positions: Positions = {}
+        for record in await asyncio.gather(*confirmations):
+            positions[record.partition] = max(record.offset + 1, positions.get(record.partition, 0))
+        return positions
 
     async def _connected(self) -> AIOKafkaProducer:
         async with self._connecting:
@@ -147,6 +163,7 @@ class KafkaTopic:
             logger.warning(
                 "Kafka has %d broker(s): fit for development; %d keep a lost disk harmless", state.brokers, REPLICAS
             )
+        self._cluster = state.cluster
         if not self._partitions or not set(self._partitions) <= set(state.partitions):
             self._partitions = state.partitions
         producer = AIOKafkaProducer(
@@ -161,6 +178,21 @@ class KafkaTopic:
             raise
         return producer
 
+    async def _read(self) -> AIOKafkaConsumer:
+        if self._reader is None:
+            self._reader = AIOKafkaConsumer(**self._connection, group_id=None, enable_auto_commit=False)
+            await self._reader.start()
+        return self._reader
+
+    async def _disconnect(self) -> None:
+        producer, self._producer = self._producer, None
+        reader, self._reader = self._reader, None
+        if producer is not None:
+            await _discard(producer)
+        if reader is not None:
+            await _end(reader.stop())
+            await reader._client.close()  # noqa: SLF001 - its own stop may leave that out
+
     def _partition_of(self, subject: str) -> int:
         partition: int = self._choose(subject.encode("ascii"), self._partitions, self._partitions)
         return partition
@@ -170,8 +202,9 @@ class KafkaTopic:
         admin = AIOKafkaAdminClient(**self._connection)
         try:
             with _told_as_unavailable():
-                await admin.start()
-                brokers = len((await admin.describe_cluster())["brokers"])
+                await self._start(admin)
+                cluster = await admin.describe_cluster()
+                brokers = len(cluster["brokers"])
                 if self.topic not in await admin.list_topics():
                     await self._make(admin, brokers)
                 described, config = await self._describe(admin)
@@ -179,7 +212,16 @@ class KafkaTopic:
             await admin.close()
         replicas = min(len(partition["replicas"]) for partition in described)
         problems = lossy_settings(self.topic, config, replicas=replicas, brokers=brokers)
-        return _State(sorted(partition["partition"] for partition in described), brokers, problems)
+        numbers = sorted(partition["partition"] for partition in described)
+        return _State(cluster.get("cluster_id") or "", numbers, brokers, problems)
+
+    async def _start(self, admin: AIOKafkaAdminClient) -> None:
+        try:
+            await admin.start()
+        except KafkaError:
+            if reason := await refusal(self._servers, self._options):
+                raise SettingsError(f"Kafka can't be used: {reason}.") from None
+            raise
 
     async def _describe(self, admin: AIOKafkaAdminClient) -> tuple[list[dict[str, Any]], dict[str, str]]:
         """The topic's partitions and settings; a broker knows a new topic some time after it was made."""
@@ -272,13 +314,16 @@ def _told_as_unavailable() -> Iterator[None]:
 async def _discard(producer: AIOKafkaProducer) -> None:
     """End it. Its own ``stop`` waits for brokers that are away, and has no limit."""
     producer._closed = True  # noqa: SLF001 - see above
+    await _end(producer._sender.close())  # noqa: SLF001 - see above
+    await producer.client.close()
 
+
+async def _end(closing: Coroutine[Any, Any, None]) -> None:
     async def end() -> None:
-        # It raises what its task died of, or the CancelledError of the task that it cancels.
+        # It raises what a task of its own died of, or the CancelledError of the task that it cancels.
         with contextlib.suppress(Exception, asyncio.CancelledError):
-            await producer._sender.close()  # noqa: SLF001 - see above
+            await closing
 
     ending = asyncio.create_task(end())
     await asyncio.wait([ending], timeout=_END_WITHIN)
     ending.cancel()
-    await producer.client.close()

@@ -12,10 +12,20 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
-from pymongo.errors import ConfigurationError, DuplicateKeyError, InvalidName, InvalidURI, PyMongoError
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    DuplicateKeyError,
+    InvalidName,
+    InvalidURI,
+    NetworkTimeout,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
 from pymongo.write_concern import WriteConcern
 
 from authix.errors import SettingsError
+from authix_issuer.adapters.unreachable import MONGODB, why
 from authix_issuer.errors import StoreUnavailable
 from authix_issuer.findings import Finding, Verdict, judge
 from authix_issuer.ports import StoredKey, User
@@ -25,6 +35,7 @@ Documents = AsyncIOMotorDatabase[dict[str, Any]]
 DEADLINE_MS = 4000
 """Milliseconds that a call may take in all."""
 _FIND_SERVER_MS = 3000
+_CONNECT_MS = 1500
 _MEMBERS = 3
 DATABASE = "authix"
 """Used when the URL names none."""
@@ -35,13 +46,20 @@ async def open_mongo(url: str) -> AsyncIterator[Documents]:
     """A database whose indexes are there. Raises ``SettingsError`` when the server can't be reached or used."""
     try:
         client: AsyncIOMotorClient[dict[str, Any]] = AsyncIOMotorClient(
-            url, timeoutMS=DEADLINE_MS, serverSelectionTimeoutMS=_FIND_SERVER_MS, retryWrites=True, appname="authix"
+            url,
+            timeoutMS=DEADLINE_MS,
+            connectTimeoutMS=_CONNECT_MS,
+            serverSelectionTimeoutMS=_FIND_SERVER_MS,
+            retryWrites=True,
+            appname="authix",
         )
         database = client.get_default_database(DATABASE)
     except (ConfigurationError, InvalidURI, InvalidName, ValueError):
         raise SettingsError(
             "AUTHIX_USERS_URL is no usable MongoDB URL: write it as mongodb://user:password@host:port/database."
         ) from None
+    except OSError as error:  # the files that the URL names are read at once
+        raise SettingsError(f"AUTHIX_USERS_URL names a MongoDB that {why(error, MONGODB)}.") from None
     try:
         try:
             await database.users.create_index("email_key", unique=True, name="one_account_an_email")
@@ -52,10 +70,7 @@ async def open_mongo(url: str) -> AsyncIterator[Documents]:
                     "next start makes it right."
                 )
         except PyMongoError as error:
-            raise SettingsError(
-                f"AUTHIX_USERS_URL names a MongoDB that can't be used ({_brief(error)}): start it, mend the URL, or "
-                "mend the rights of its user."
-            ) from None
+            raise SettingsError(f"AUTHIX_USERS_URL names a MongoDB that {why(error, MONGODB)}.") from None
         concern = WriteConcern("majority", j=True)
         yield AsyncIOMotorDatabase(client, database.name, write_concern=concern)
     finally:
@@ -99,7 +114,13 @@ class MongoUsers:
         del document["id"]
         with _translated():
             try:
-                await self._users.insert_one(document)
+                try:
+                    await self._users.insert_one(document)
+                except AutoReconnect as error:
+                    if isinstance(error, NetworkTimeout | ServerSelectionTimeoutError):
+                        raise
+                    # a connection was cut; only in a replica set does the driver repeat a write by itself
+                    await self._users.insert_one(document)
             except DuplicateKeyError:
                 # a repeat whose first answer was lost finds itself
                 return await self._users.find_one({"_id": user.id, "email_key": user.email_key}) is not None

@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from authix.errors import SettingsError
+from authix_issuer.adapters.unreachable import REDIS, why
 from authix_issuer.errors import StoreUnavailable
 from authix_issuer.findings import Finding, Verdict, judge
 
@@ -33,7 +34,8 @@ _LANES = 2  # batches under way at once
 _MAX_BATCH = 256
 _MAX_WAITING = 20_000
 _WAKE_EVERY = 1.0
-_FAILURES = (RedisError, OSError, TimeoutError)
+_FAILURES = (RedisError, OSError, TimeoutError, RuntimeError)
+"""The last is uvloop's, for a write to a connection that was reset."""
 
 Key = str | bytes
 Argument = str | bytes | int
@@ -65,27 +67,15 @@ class RedisEngine:
 
     async def __aenter__(self) -> Self:
         """Raises ``SettingsError`` when Redis can't be reached or is too old."""
-        single = Redis.from_url(self._url, **_options())
         try:
-            async with asyncio.timeout(DEADLINE):
-                info = await single.info()
-                with contextlib.suppress(ResponseError):  # managed services tell no settings
-                    self._fsync = str((await single.config_get("appendfsync")).get("appendfsync", ""))
-        except (*_FAILURES, ValueError) as error:
-            await single.aclose()
+            self._client = await self._connect()
+        except _FAILURES as error:
+            raise SettingsError(f"AUTHIX_SESSIONS_URL names a Redis that {why(error, REDIS)}.") from None
+        except (ValueError, TypeError):  # it takes unknown parameters for arguments
             raise SettingsError(
-                f"AUTHIX_SESSIONS_URL names a Redis that does not answer ({type(error).__name__}): "
-                "start it, or mend the URL."
+                "AUTHIX_SESSIONS_URL is no usable Redis URL: write it as redis://user:password@host:port/0, or as "
+                "rediss://… for TLS."
             ) from None
-        self._info = info
-        if int(str(info["redis_version"]).partition(".")[0]) < 7:
-            await single.aclose()
-            raise SettingsError(f"AUTHIX_SESSIONS_URL names a Redis {info['redis_version']}: use version 7 or newer.")
-        self._client = single
-        if info.get("redis_mode") == "cluster":
-            await single.aclose()
-            self._client = RedisCluster.from_url(self._url, **_options())
-            await self._client.initialize()
         self._lanes = [asyncio.create_task(self._carry()) for _ in range(_LANES)]
         for finding in self.examine():
             if finding.verdict is not Verdict.OK:
@@ -100,6 +90,34 @@ class RedisEngine:
         await asyncio.gather(*self._lanes, return_exceptions=True)
         self._answer_all(self._take_batch(len(self._waiting)), StoreUnavailable("the issuer is stopping"))
         await self._client.aclose()
+
+    async def _connect(self) -> Redis | RedisCluster:
+        single = Redis.from_url(self._url, **_options())
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await self._look_at(single)
+            if self._info.get("redis_mode") != "cluster":
+                return single
+        except BaseException:
+            await single.aclose()
+            raise
+        await single.aclose()
+        cluster = RedisCluster.from_url(self._url, **_options())
+        try:
+            async with asyncio.timeout(DEADLINE):
+                await cluster.initialize()
+        except BaseException:
+            await cluster.aclose()
+            raise
+        return cluster
+
+    async def _look_at(self, single: Redis) -> None:
+        self._info = await single.info()
+        with contextlib.suppress(ResponseError):  # managed services tell no settings
+            self._fsync = str((await single.config_get("appendfsync")).get("appendfsync", ""))
+        version = str(self._info["redis_version"])
+        if int(version.partition(".")[0]) < 7:
+            raise SettingsError(f"AUTHIX_SESSIONS_URL names a Redis {version}: use version 7 or newer.")
 
     async def call(self, *command: Argument) -> Any:
         """The answer to one command. Raises ``StoreUnavailable``."""
@@ -186,7 +204,11 @@ class RedisEngine:
             batch = self._take_batch(_MAX_BATCH)
             if not batch:
                 continue
-            await asyncio.gather(*(self._exchange(part) for part in self._by_node(batch)))
+            try:
+                await asyncio.gather(*(self._exchange(part) for part in self._by_node(batch)))
+            except Exception as error:  # whatever it is, without its lanes the issuer would hear of Redis no more
+                logger.exception("a batch of commands failed")
+                self._answer_all(batch, StoreUnavailable(f"Redis does not answer ({type(error).__name__})"))
 
     def _by_node(self, batch: list[_Waiting]) -> list[list[_Waiting]]:
         if not isinstance(self._client, RedisCluster):

@@ -21,7 +21,7 @@ from authix.errors import TokenMalformed
 from authix.events import LOG_WINDOW, SessionRevoked, UserRevoked, keep_until
 from authix.tokens import base64url_decode, base64url_encode
 from authix_issuer.adapters.redis_pipeline import RedisEngine, Script
-from authix_issuer.ports import Entry, Logout, NewSession, Presented, Reused, Rotated, Scope, Watermark
+from authix_issuer.ports import Entry, Logout, NewSession, OpenSession, Presented, Reused, Rotated, Scope, Watermark
 
 SHARDS = 16
 """Never to be changed: it decides where a user's sessions are."""
@@ -79,6 +79,14 @@ class RedisSessions:
             return SessionRevoked(sub=subject, sid=session, since_us=at_us, until=until)
         return UserRevoked(sub=subject, since_us=at_us, until=until)
 
+    async def list_open(self, subject: str, limit: int) -> list[OpenSession]:
+        prefix = self._key(shard_of(subject), "session:")
+        found = await self._on_session("list_open", subject, "", prefix, limit)
+        return [
+            OpenSession(session.decode("ascii"), int(opened_us), max(int(opened_us), int(rotated_us)), int(expires_us))
+            for session, opened_us, rotated_us, expires_us in found
+        ]
+
     async def tick(self) -> Watermark:
         answers = await self._on_every_shard("watermark")
         complete = min(int(t) for t, _ in answers)
@@ -96,9 +104,10 @@ class RedisSessions:
     async def read(self, after: str | None, limit: int) -> list[Entry]:
         await self._know_log()
         positions = self._positions(after)
+        share = max(1, limit // SHARDS)
         pages = await asyncio.gather(
             *(
-                self._engine.call("XRANGE", self._key(shard, "log"), f"({position}-0", "+", "COUNT", limit)
+                self._engine.call("XRANGE", self._key(shard, "log"), f"({position}-0", "+", "COUNT", share)
                 for shard, position in enumerate(positions)
             )
         )
@@ -127,6 +136,13 @@ class RedisSessions:
                 for shard, moments in by_shard.items()
             )
         )
+
+    async def trail(self) -> bytes | None:
+        written: bytes | None = await self._engine.call("GET", f"{self._namespace}:trail")
+        return written
+
+    async def keep_trail(self, trail: bytes) -> None:
+        await self._engine.call("SET", f"{self._namespace}:trail", trail, "EX", LOG_WINDOW)
 
     async def lease(self, holder: str, seconds: float) -> bool:
         return bool(await self._engine.run(_LEASE, [f"{self._namespace}:relay-lease"], holder, round(seconds * 1000)))

@@ -37,6 +37,10 @@ local function revoke(t, kind, subject, session, keep_s)
     redis.call('PUBLISH', CHANNEL, '')
 end
 
+local function forget_dead_sessions(t)
+    redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', text(t - KEEP_EXPIRED_US))
+end
+
 local function end_session(session)
     redis.call('DEL', KEYS[5])
     redis.call('ZREM', KEYS[4], session)
@@ -66,9 +70,9 @@ function steps.open(subject, session, secret_hash, roles, life_us)
     local expires_us = t + tonumber(life_us)
     local gone_ms = text(math.floor((expires_us + KEEP_EXPIRED_US) / 1000))
     redis.call('HSET', KEYS[5], 'subject', subject, 'secret_hash', secret_hash, 'roles', roles,
-        'counter', 0, 'rotated_us', 0, 'expires_us', text(expires_us))
+        'counter', 0, 'opened_us', text(t), 'rotated_us', 0, 'expires_us', text(expires_us))
     redis.call('PEXPIREAT', KEYS[5], gone_ms)
-    redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', text(t - KEEP_EXPIRED_US))
+    forget_dead_sessions(t)
     redis.call('ZADD', KEYS[4], text(expires_us), session)
     if redis.call('PEXPIRETIME', KEYS[4]) < tonumber(gone_ms) then
         redis.call('PEXPIREAT', KEYS[4], gone_ms)
@@ -109,6 +113,22 @@ function steps.close(subject, session, secret_hash, scope, keep_s, session_prefi
         redis.call('DEL', KEYS[4])
     end
     return t
+end
+
+-- The subject's open sessions, the one that expires last first.
+function steps.list_open(_, _, session_prefix, limit)
+    local t = tick()
+    forget_dead_sessions(t)
+    local open = {}
+    for _, id in ipairs(redis.call('ZRANGE', KEYS[4], '+inf', '(' .. text(t), 'BYSCORE', 'REV', 'LIMIT', 0, limit)) do
+        local found = redis.call('HMGET', session_prefix .. id, 'opened_us', 'rotated_us', 'expires_us')
+        if found[1] then
+            table.insert(open, { id, unpack(found) })
+        else
+            redis.call('ZREM', KEYS[4], id)
+        end
+    end
+    return open
 end
 
 -- A moment of the clock, taken before the look at what is not yet published.

@@ -23,6 +23,7 @@ from authix_issuer.ports import (
     Entry,
     Logout,
     NewSession,
+    OpenSession,
     Presented,
     Reused,
     Rotated,
@@ -41,6 +42,7 @@ CREATE TABLE IF NOT EXISTS sessions (
     roles TEXT NOT NULL,
     secret_hash BLOB NOT NULL,
     counter INTEGER NOT NULL,
+    opened_us INTEGER NOT NULL,
     rotated_us INTEGER NOT NULL,
     expires_us INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -52,6 +54,7 @@ CREATE TABLE IF NOT EXISTS revocations (
     until INTEGER NOT NULL,
     published INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS trail (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), written BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS revocations_unpublished ON revocations (since_us) WHERE published = 0;
 CREATE INDEX IF NOT EXISTS revocations_by_until ON revocations (until);
 """
@@ -72,8 +75,8 @@ class SqliteSessions:
         def step(connection: sqlite3.Connection) -> int:
             at_us = self._tick(connection)
             roles = msgspec.json.encode(session.roles).decode()
-            row = (session.id, session.subject, roles, session.secret_hash, 0, 0, at_us + session.life_us)
-            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            row = (session.id, session.subject, roles, session.secret_hash, 0, at_us, 0, at_us + session.life_us)
+            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
             return at_us
 
         return await self._database.write(step)
@@ -104,6 +107,17 @@ class SqliteSessions:
 
         return await self._database.write(step)
 
+    async def list_open(self, subject: str, limit: int) -> list[OpenSession]:
+        def step(connection: sqlite3.Connection) -> list[OpenSession]:
+            sql = """
+                SELECT id, opened_us, max(opened_us, rotated_us), expires_us FROM sessions
+                WHERE subject = ? AND expires_us > max(?, (SELECT last_us FROM clock))
+                ORDER BY expires_us DESC LIMIT ?
+            """
+            return [OpenSession(*row) for row in connection.execute(sql, (subject, self._now_us(), limit))]
+
+        return await self._database.read(step)
+
     async def tick(self) -> Watermark:
         at_us = await self._database.write(self._tick)
         return Watermark(at_us, at_us)
@@ -128,6 +142,17 @@ class SqliteSessions:
         moments = [(revocation.since_us,) for revocation in revocations]
         sql = "UPDATE revocations SET published = 1 WHERE since_us = ?"
         await self._database.write(lambda connection: connection.executemany(sql, moments).rowcount)
+
+    async def trail(self) -> bytes | None:
+        def step(connection: sqlite3.Connection) -> bytes | None:
+            row = connection.execute("SELECT written FROM trail").fetchone()
+            return None if row is None else row[0]
+
+        return await self._database.read(step)
+
+    async def keep_trail(self, trail: bytes) -> None:
+        sql = "INSERT OR REPLACE INTO trail VALUES (1, ?)"
+        await self._database.write(lambda connection: connection.execute(sql, (trail,)).rowcount)
 
     async def lease(self, holder: str, seconds: float) -> bool:  # noqa: ARG002 - one process is all there is
         return True
