@@ -8,18 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import h11
 import httpx
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.programs import (
     DEADLINE,
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from tests.conftest import StartSidecar
 
 # a busy machine's pauses are no failures
-settings.register_profile("sidecar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("sidecar")
-
 KEPT = 1 << 20
 """Bytes of a visit that are kept."""
 
@@ -156,11 +153,19 @@ Script = Callable[[Visit], None]
 class Upstream:
     """A service that records what it gets and answers as told."""
 
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, *, port: int = 0, path: str = "", tls: ssl.SSLContext | None = None) -> None:
+        """At ``port`` or one of its own, or at ``path``; over TLS with ``tls``."""
+        self._tls = tls
         self.forget()
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        if path:
+            self.url = f"unix:{path}"
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(path)
+            self._listener.listen(512)
+        else:
+            self.port = port or free_port()
+            self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def forget(self) -> None:
@@ -203,6 +208,11 @@ class Upstream:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            try:
+                if self._tls is not None:
+                    connection = self._tls.wrap_socket(connection, server_side=True)
+            except OSError:
+                continue  # the other side did not like it
             visit = Visit(self, connection)
             self.visits.append(visit)
             threading.Thread(target=self._play, args=(self.script, visit), daemon=True).start()
@@ -432,6 +442,19 @@ def _lend(fleet: Fleet) -> Iterator[Fleet]:
 def upstream() -> Iterator[Upstream]:
     """An upstream of the test's own."""
     yield from _serving()
+
+
+@pytest.fixture
+def new_upstream() -> Iterator[Callable[..., Upstream]]:
+    """``new_upstream()``: one more; ``path=`` at a Unix socket, ``tls=`` over TLS."""
+    with contextlib.ExitStack() as stack:
+
+        def new(**how: Any) -> Upstream:
+            upstream = Upstream(**how)
+            stack.callback(upstream.end)
+            return upstream
+
+        yield new
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ class TestProbes:
     def test_tell_alive_and_ready(self, fleet: Fleet) -> None:
         for path, status in (("/livez", "alive"), ("/readyz", "ready")):
             answer = ask(fleet, path)
-            assert (answer.status, json.loads(answer.body)) == (200, {"status": status})
+            assert (answer.status, json.loads(answer.body)["status"]) == (200, status)
             head = ask(fleet, path, method="HEAD")
             assert (head.status, head.body) == (200, b"")
 
@@ -86,14 +86,24 @@ class TestProbes:
         sidecar.wait_for(f"{sidecar.auth_url}/livez")
         ready = ask(fleet, "/readyz", port=sidecar.auth_port)
         assert (ready.status, ready.code) == (503, "not_ready")
-        assert json.loads(ready.body)["reasons"] == ["keys_missing", "feed_replaying"]
+        told = json.loads(ready.body)
+        assert told["reasons"] == ["keys_missing", "feed_replaying"]
+        assert told["feeds"] == [{"kind": "http", "followed": True, "stale": False, "age": None}]
+        assert told["degraded"] == []
         for port, path in ((sidecar.proxy_port, "/"), (sidecar.auth_port, "/verify")):
             answer = fleet.call(fleet.get(path), port)
             assert answer.status in {401, 503}  # of another issuer, or not to be judged yet
         fleet.settle()
         assert fleet.upstream.requests == []
 
-    @pytest.mark.parametrize("path", ["/", "/verify/", "/Verify", "/metrics/x", "/revocations"])
+    def test_ready_tells_which_feed_is_followed_and_how_old_its_knowledge_is(self, fleet: Fleet) -> None:
+        told = json.loads(ask(fleet, "/readyz").body)
+        (feed,) = told["feeds"]
+        assert 0 <= feed.pop("age") < 15
+        assert feed == {"kind": "http", "followed": True, "stale": False}
+        assert told["degraded"] == []
+
+    @pytest.mark.parametrize("path", ["/", "/verifyx", "/Verify", "/metrics/x", "/revocations/1"])
     def test_other_paths_are_not_there(self, fleet: Fleet, path: str) -> None:
         answer = ask(fleet, path)
         assert (answer.status, answer.code) == (404, "not_found")
@@ -143,6 +153,8 @@ class TestMetrics:
         assert now["authix_keys"] == 1
         assert now["authix_ready"] == 1
         assert 0 <= now["authix_feed_age_seconds"] < 15
+        assert (now["authix_feed_followed http 1"], now["authix_feed_stale http 1"]) == (1, 0)
+        assert 0 <= now["authix_followed_feed_age_seconds http 1"] < 15
         assert now["authix_sidecar_connections proxy"] >= 3
         assert now["authix_sidecar_connections upstream"] >= 1
         eventually(lambda: self.read(fleet)["authix_sidecar_streams"] == 0, "streams are counted down")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +117,26 @@ class TestConnections:
         assert wire.recv() == b""
         impatient.settle()
         assert impatient.upstream.requests == []
+
+    def test_a_body_that_trickles_is_ended(self, impatient: Fleet) -> None:
+        wire = impatient.dial().send(impatient.get("/", "Content-Length: 10000", method="POST"))
+        end = time.monotonic() + 20
+        wire.socket.settimeout(0.1)
+        while time.monotonic() < end:
+            wire.try_send(b"x")
+            with contextlib.suppress(TimeoutError):
+                if wire.socket.recv(12, socket.MSG_PEEK):
+                    break
+        wire.socket.settimeout(20)
+        answer = wire.answer("POST")
+        assert (answer.status, answer.code) == (408, "request_too_slow")
+
+    def test_a_body_that_keeps_its_pace_may_take_long(self, impatient: Fleet) -> None:
+        wire = impatient.dial().send(impatient.get("/", "Content-Length: 3000", method="POST"))
+        for _ in range(15):
+            wire.send(b"x" * 200)
+            time.sleep(0.1)  # three times BODY_TIME in all
+        assert wire.answer("POST").status == 200
 
     def test_an_idle_connection_is_ended_in_silence(self, impatient: Fleet) -> None:
         wire = impatient.dial()

@@ -36,7 +36,7 @@ def claims(*, subject: str = "user-1", session: str | None = "session-1", roles:
 
 
 def forward(request: RequestHead, *, roles: Collection[str] = ()) -> bytes:
-    return request_head(request, claims(roles=roles), peer=b"192.0.2.1", upstream=b"upstream:80")
+    return request_head(request, claims(roles=roles), peer=b"192.0.2.1", scheme=b"http", upstream=b"upstream:80")
 
 
 def as_read_by_h11(wire: bytes) -> tuple[h11.Request, bytes]:

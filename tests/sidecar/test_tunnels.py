@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.sidecar.conftest import Fleet, Visit, Wire
 
 UPGRADE = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+FAREWELL = b"\x88\x0f" + (4401).to_bytes(2, "big") + b"token_revoked"
+"""A Close frame."""
 SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Own: 1\r\n\r\n"
 
 
@@ -213,7 +215,7 @@ class TestLogout:
                 assert wire.piece() == b"data: 1\n\n"
                 wires.append(wire)
         assert client.post("/logout", headers=bearer(token)).status_code == 204
-        assert [wire.rest().strip() for wire in ours] == [b""] * 6
+        assert [wire.rest().strip() for wire in ours] == [FAREWELL, b""] * 3
         for wire in theirs[::2]:
             assert wire.send(b"still here").recv_exactly(10) == b"still here"
         for wire in theirs[1::2]:
@@ -229,7 +231,7 @@ class TestLogout:
         mine, others = (fleet.dial().send(fleet.get("/ws", *UPGRADE, token=each)) for each in (token, other_token))
         assert [wire.answer().status for wire in (mine, others)] == [101, 101]
         assert client.post("/logout?scope=session").status_code == 204
-        assert mine.rest() == b""
+        assert mine.rest() == FAREWELL
         assert others.send(b"still here").recv_exactly(10) == b"still here"
 
     def test_while_the_upstream_thinks_refuses_the_stream_it_then_begins(self, fleet: Fleet) -> None:
@@ -257,6 +259,73 @@ class TestLogout:
             assert client.post("/logout").status_code == 204
             with pytest.raises(ConnectionClosed):
                 websocket.recv(20)
+            assert (websocket.close_code, websocket.close_reason) == (4401, "token_revoked")
+
+    def test_never_puts_the_farewell_into_a_frame(self, fleet: Fleet) -> None:
+        client, _, token = fleet.new_user()
+        begun = b"\x81\x0ahalf"  # a text frame of ten bytes
+
+        def half_a_frame(visit: Visit) -> None:
+            visit.head()
+            visit.send(SWITCHING + begun)
+            visit.recv()
+
+        fleet.upstream.script = half_a_frame
+        wire = fleet.dial().send(fleet.get("/ws", *UPGRADE, token=token))
+        assert wire.answer().status == 101
+        assert wire.recv_exactly(len(begun)) == begun
+        assert client.post("/logout").status_code == 204
+        assert wire.rest() == b""
+
+    def test_puts_no_frame_into_another_protocol(self, fleet: Fleet) -> None:
+        client, _, token = fleet.new_user()
+
+        def own_protocol(visit: Visit) -> None:
+            visit.head()
+            visit.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
+            visit.recv()
+
+        fleet.upstream.script = own_protocol
+        wire = fleet.dial().send(fleet.get("/chat", "Connection: Upgrade", "Upgrade: chat", token=token))
+        assert wire.answer().status == 101
+        assert client.post("/logout").status_code == 204
+        assert wire.rest() == b""
+
+    def test_cuts_an_upload(self, fleet: Fleet) -> None:
+        client, _, token = fleet.new_user()
+        begun = threading.Event()
+
+        def taking(visit: Visit) -> None:
+            visit.head()
+            begun.set()
+            while visit.recv():
+                pass
+
+        fleet.upstream.script = taking
+        wire = fleet.dial().send(fleet.get("/upload", "Content-Length: 1000000", method="POST", token=token) + b"part")
+        assert begun.wait(20)
+        assert client.post("/logout").status_code == 204
+        answer = wire.answer("POST")
+        assert (answer.status, answer.code) == (401, "token_revoked")
+
+    def test_lets_a_request_that_is_here_whole_be_answered(self, fleet: Fleet) -> None:
+        client, _, token = fleet.new_user()
+        asked, logged_out = threading.Event(), threading.Event()
+
+        def thinking(visit: Visit) -> None:
+            visit.request()
+            asked.set()
+            assert logged_out.wait(20)
+            visit.send(fleet.upstream.saying(b"done"))
+
+        fleet.upstream.script = thinking
+        wire = fleet.dial().send(fleet.get("/orders", "Content-Length: 8", method="POST", token=token) + b"1234")
+        wire.send(b"5678")
+        assert asked.wait(20)
+        assert client.post("/logout").status_code == 204
+        fleet.until_refused(token)
+        logged_out.set()
+        assert wire.answer("POST").status == 200
 
 
 def events(visit: Visit) -> None:

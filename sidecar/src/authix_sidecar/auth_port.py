@@ -1,23 +1,31 @@
 """The auth port: forward auth for other proxies, and what probes and scrapers ask.
 
-Rule: ``/verify`` judges the ``Authorization`` of the request itself, whatever its method, by the same decision as the
-proxy port; its answers must not be cached, because a cache cannot see a logout.
+Rule: ``/verify`` judges the ``Authorization`` of the request itself by the same decision as the proxy port; its answers
+must not be cached, because a cache cannot see a logout. Without a policy it needs a good token, whoever asks and
+whatever for; with one it judges the request that the proxy was asked for (see ``forward_auth``).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from authix.bearer import PROBLEM_JSON, problem
 from authix.claims import Claims
+from authix.errors import AuthixError
 from authix_sidecar import rewrite
 from authix_sidecar.decide import ALLOWED
 from authix_sidecar.downstream import ClientConnection
+from authix_sidecar.errors import OriginalRefused, PeerRefused, RequestRefused, SidecarError
+from authix_sidecar.forward_auth import asks_to_verify, original_of
 from authix_sidecar.judged import Judge, JudgedExchange
+from authix_sidecar.live_policy import LivePolicy
 from authix_sidecar.metrics import CONTENT_TYPE
+from authix_sidecar.onward import OnwardFeed
 from authix_sidecar.requests import RequestHead
 
-VERIFY = b"/verify"
 _NO_STORE = ("Cache-Control", "no-store")
 
 
@@ -27,34 +35,63 @@ class Verification(JudgedExchange):
     def allow(self, claims: Claims | None) -> None:
         self._client.answer(200, (*rewrite.identity(claims), _NO_STORE), b"", ALLOWED)
 
+    def _refuse(self, error: AuthixError | SidecarError) -> None:
+        super()._refuse(OriginalRefused(error.reason) if isinstance(error, RequestRefused) else error)
+
 
 class AuthPort:
     """Answers the requests of the auth port."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, onward: OnwardFeed, *, is_trusted: Callable[[bytes], bool]) -> None:
+        """``is_trusted`` says whether the proxy at an address may tell which request it was asked for."""
         self._judge = judge
+        self._onward = onward
+        self._is_trusted = is_trusted
 
     def begin(self, client: ClientConnection, request: RequestHead, _: bytes) -> None:
-        if request.path == VERIFY:
-            Verification(self._judge, client, request).begin()
-        elif request.path not in {b"/livez", b"/readyz", b"/metrics"}:
-            _problem(client, 404, "not_found", "here are /verify, /livez, /readyz and /metrics")
+        if asks_to_verify(request.path):
+            self._verify(client, request)
+        elif request.path not in {b"/livez", b"/readyz", b"/metrics", b"/revocations"}:
+            _problem(client, 404, "not_found", "here are /verify, /livez, /readyz, /metrics and /revocations")
         elif request.method not in {b"GET", b"HEAD"}:
             _problem(client, 405, "method_not_allowed", "only GET and HEAD are", headers=(("Allow", "GET, HEAD"),))
         elif request.path == b"/livez":
             _status(client, "alive")
+        elif request.path == b"/revocations":
+            self._onward.begin(client, request)
         elif request.path == b"/metrics":
             headers = (("Content-Type", CONTENT_TYPE), _NO_STORE)
             client.answer(200, headers, self._judge.metrics.text(), ALLOWED)
         elif reasons := self._judge.auth.problems():
-            _problem(client, 503, "not_ready", "this sidecar can't judge tokens now", reasons=reasons)
+            _problem(client, 503, "not_ready", "this sidecar can't judge tokens now", reasons=reasons, **self._feeds())
         else:
-            _status(client, "ready")
+            _status(client, "ready", **self._feeds())
+
+    def _verify(self, client: ClientConnection, request: RequestHead) -> None:
+        policy = self._judge.policy
+        if isinstance(policy, LivePolicy):
+            try:
+                if not self._is_trusted(client.peer):
+                    raise PeerRefused("whoever asks here must be listed in AUTHIX_TRUSTED_PEERS")
+                request = original_of(request, by_host=policy.by_host)
+            except (OriginalRefused, PeerRefused) as error:
+                self._judge.metrics.decisions[error.code] += 1
+                client.refuse(error)
+                return
+        Verification(self._judge, client, request).begin()
+
+    def _feeds(self) -> dict[str, Any]:
+        """Which feeds are followed, and which of them in vain: a word for each. No URL, it may say too much."""
+        feeds = self._judge.auth.feed_states
+        return {
+            "feeds": [{**feed._asdict(), "age": feed.age and round(feed.age, 3)} for feed in feeds],
+            "degraded": [f"{feed.kind}_feed_stale" for feed in feeds if feed.stale],
+        }
 
 
-def _status(client: ClientConnection, status: str) -> None:
+def _status(client: ClientConnection, status: str, **more: object) -> None:
     headers = (("Content-Type", "application/json"), _NO_STORE)
-    client.answer(200, headers, msgspec.json.encode({"status": status}), ALLOWED)
+    client.answer(200, headers, msgspec.json.encode({"status": status, **more}), ALLOWED)
 
 
 def _problem(

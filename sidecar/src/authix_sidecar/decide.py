@@ -1,7 +1,8 @@
 """Decide over a request.
 
 Rule: the default is that every path needs a good access token. A policy says what a request needs from its head
-alone: its method, its ``Host`` and its raw path, which is the one that will be forwarded.
+alone: its method, its ``Host`` and its path, which is the one that will be forwarded. Where it needs no token none is
+looked at, so nobody is anybody there.
 """
 
 from __future__ import annotations
@@ -12,22 +13,39 @@ from typing import NamedTuple
 
 from authix.bearer import bearer_token
 from authix.claims import Claims
+from authix.freshness import WhenStale
 from authix.verifier import CACHED_TOKEN_BYTES
+from authix_sidecar.errors import ClaimRefused, TokenTooOld
 from authix_sidecar.requests import RequestHead
 
 ALLOWED = "allowed"
 """The decision's code when the request may pass; every other code is the refusal's own."""
 
+ClaimValue = tuple[type, object]
+"""With its type, because ``1`` is not ``true`` in a token."""
+
 
 class Requirement(NamedTuple):
-    """What a request needs beside a good token."""
+    """What a request needs."""
 
+    token: bool = True
+    """False: nothing, it is public."""
     roles: frozenset[str] = frozenset()
+    """All of them."""
+    claims: tuple[tuple[str, frozenset[ClaimValue]], ...] = ()
+    """For each claim the values of which its token must have one."""
+    max_age: int | None = None
+    """The oldest token in seconds since its issue moment."""
+    when_stale: WhenStale | None = None
+    """None: as it is set."""
+    passes_authorization: bool = True
+    """Whether the upstream gets the ``Authorization`` field."""
 
 
 A_TOKEN = Requirement()
-Policy = Callable[[RequestHead], Requirement | None]
-"""Says what a request needs; None: nothing, it is public."""
+NOTHING = Requirement(token=False)
+Policy = Callable[[RequestHead], Requirement]
+"""Says what a request needs. Raises ``RequestRefused`` where that can't be said."""
 
 
 def every_path_needs_a_token(_: RequestHead) -> Requirement:
@@ -48,12 +66,27 @@ def _token_in(authorization: bytes) -> str:
     return bearer_token([authorization.decode("latin-1")])
 
 
-def decide(request: RequestHead, policy: Policy, verify: Callable[..., Claims]) -> Claims | None:
-    """The claims behind ``request``, by ``verify``, which judges a token; None where the request is public.
+def decide(
+    request: RequestHead, needs: Requirement, verify: Callable[..., Claims], now: Callable[[], float]
+) -> Claims | None:
+    """The claims behind ``request``, by ``verify``, which judges a token; None where none is needed.
 
-    Raises ``AuthixError``, which is the refusal.
+    ``now`` gives epoch seconds. Raises ``AuthixError``, which is the refusal.
     """
-    requirement = policy(request)
-    if requirement is None:
+    if not needs.token:
         return None
-    return verify(token_of(request), roles=requirement.roles)
+    claims = verify(token_of(request), roles=needs.roles, when_stale=needs.when_stale)
+    if needs.max_age is not None and now() - claims.issued_at_us / 1_000_000 > needs.max_age:
+        raise TokenTooOld("the token is older than this path allows: refresh it")
+    for name, allowed in needs.claims:
+        if allowed.isdisjoint(_values(claims.extra.get(name))):
+            raise ClaimRefused(f"the token's claim {name!r} is not what this path needs")
+    return claims
+
+
+def _values(found: object) -> list[ClaimValue]:
+    return [(type(value), value) for value in (found if isinstance(found, list) else [found]) if _is_plain(value)]
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int)

@@ -30,7 +30,9 @@ HEAD_TIME = 10.0
 IDLE_TIME = 75.0
 """Between two requests."""
 BODY_TIME = 30.0
-"""Between two pieces of a body."""
+"""Between two pieces of a body, and for a body without a byte."""
+BODY_RATE = 500.0
+"""Bytes a second that a body must bring on average beyond that; time for which we did not read does not count."""
 SEND_TIME = 60.0
 """For a client to take what is already waiting for it."""
 LINGER_TIME = 2.0
@@ -70,6 +72,7 @@ class ClientConnection(asyncio.Protocol):
         """Why the request ended otherwise than by being allowed and answered."""
         self.deadline = inf
         self.peer = b""
+        self.scheme = b"http"
         self._port = port
         self._state = _State.HEAD
         self._exchange: Exchange | None = None
@@ -80,6 +83,8 @@ class ClientConnection(asyncio.Protocol):
         self._keep = False
         self._last = False
         self._held = False
+        self._body_until = 0.0
+        self._body_left = 0.0
         self._slow = False
         self._reading = True
         self._ended = False
@@ -97,13 +102,16 @@ class ClientConnection(asyncio.Protocol):
 
     def hold(self) -> None:
         """Read no more for now."""
-        self._held = True
+        if not self._held:
+            self._held = True
+            self._body_left = self._body_until - monotonic()
         self._restart_clock()
         self._update_reading()
 
     def release(self) -> None:
         if self._held:
             self._held = False
+            self._body_until = monotonic() + self._body_left
             self._restart_clock()
             self._update_reading()
 
@@ -157,8 +165,22 @@ class ClientConnection(asyncio.Protocol):
         return early
 
     def send_end(self) -> None:
-        """Nothing more will be sent; the other direction goes on."""
-        self._transport.write_eof()
+        """Nothing more will be sent; the other direction goes on, except over TLS, which has no half."""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    @property
+    def behind(self) -> bool:
+        """Whether something still waits to be sent."""
+        return self._transport.get_write_buffer_size() > 0
+
+    def end_tunnel(self, farewell: bytes) -> None:
+        """Send a last word; what still comes is dropped."""
+        self.send(farewell)
+        self._exchange_ends()
+        self._end_gently()
 
     def break_off(self) -> None:
         """Close after what was sent, in the middle of the answer."""
@@ -195,6 +217,8 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]).partition("%")[0].encode("ascii") if peer else b"unknown"
+        if transport.get_extra_info("sslcontext") is not None:
+            self.scheme = b"https"
         self.deadline = monotonic() + HEAD_TIME
         self._port.connections.add(self)
 
@@ -275,6 +299,7 @@ class ClientConnection(asyncio.Protocol):
         self._begun = False
         self.request = request
         self._state = _State.BODY
+        self._body_until = monotonic() + BODY_TIME
         content = self._reader.content()
         if self._reader.complete:
             self._state = _State.ANSWER
@@ -285,6 +310,7 @@ class ClientConnection(asyncio.Protocol):
     def _read_body(self) -> None:
         exchange = self._exchange
         content = self._reader.content()
+        self._body_until = min(monotonic() + BODY_TIME, self._body_until + len(content) / BODY_RATE)
         if self._reader.complete:
             self._state = _State.ANSWER
         self._restart_clock()
@@ -318,8 +344,10 @@ class ClientConnection(asyncio.Protocol):
             self.deadline = monotonic() + SEND_TIME
         elif self._state is _State.HEAD:
             self.deadline = monotonic() + IDLE_TIME
-        elif self._state is _State.DISCARD or (self._state is _State.BODY and not self._held):
+        elif self._state is _State.DISCARD:
             self.deadline = monotonic() + BODY_TIME
+        elif self._state is _State.BODY and not self._held:
+            self.deadline = self._body_until
         else:
             self.deadline = inf
 
@@ -343,7 +371,7 @@ class ClientConnection(asyncio.Protocol):
         self._begin_ending()
         self._reader.take()
         self._held = False
-        if self._ended:
+        if self._ended or not self._transport.can_write_eof():
             self._transport.close()
         elif not self._transport.is_closing():
             self._transport.write_eof()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from authix.bearer import PROBLEM_JSON, Refusal, problem, refusal
-from authix.errors import AuthixError
+from authix.errors import AuthixError, RoleMissing, TokenError
 
 
 class SidecarError(Exception):
@@ -93,6 +93,20 @@ class RequestTooSlow(RequestRefused):
     status = 408
 
 
+class FeedForbidden(SidecarError):
+    """The revocation feed needs its token."""
+
+    code = "feed_forbidden"
+    status = 403
+
+
+class FeedIncomplete(SidecarError):
+    """This sidecar can't vouch for all logouts."""
+
+    code = "feed_incomplete"
+    status = 503
+
+
 class UpstreamError(SidecarError):
     """The upstream gave no answer that can be passed on."""
 
@@ -118,6 +132,32 @@ class UpstreamTimeout(UpstreamError):
 
     code = "upstream_timeout"
     status = 504
+
+
+class TokenTooOld(TokenError):
+    """The token is good but was issued longer ago than the route's ``max_age``; a refreshed one will do."""
+
+    code = "token_too_old"
+
+
+class ClaimRefused(RoleMissing):
+    """The token is good but lacks a claim, or a value of it, that the route needs."""
+
+    code = "claim_refused"
+
+
+class OriginalRefused(SidecarError):
+    """A proxy asks ``/verify`` without saying in one way only about which request."""
+
+    code = "original_refused"
+    status = 403
+
+
+class PeerRefused(SidecarError):
+    """Who asks ``/verify`` is not listed in ``AUTHIX_TRUSTED_PEERS``."""
+
+    code = "peer_refused"
+    status = 403
 
 
 def refusal_of(error: AuthixError | SidecarError) -> Refusal:

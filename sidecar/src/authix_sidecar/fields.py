@@ -36,6 +36,8 @@ HOP_BY_HOP = frozenset(
 _FRAMING = frozenset({b"content-length", b"expect", b"host"})
 # a client's word about itself or about its path, which upstreams take from a proxy as the truth
 _A_PROXYS_WORD = frozenset({b"forwarded", b"x-original-uri", b"x-original-url", b"x-real-ip", b"x-rewrite-url"})
+# by which frameworks take a request for one of another method
+_METHOD_OVERRIDES = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
 _FAMILIES = (b"x-authix-", b"x-forwarded-")
 _NOT_FORWARDED = HOP_BY_HOP | _FRAMING | _A_PROXYS_WORD
 
@@ -69,6 +71,12 @@ def goes_upstream(name: bytes) -> bool:
     folded = _NOT_ALPHANUMERIC.sub(b"-", name.lower())
     # a trailing "-" of the family's own name, so that x-authix alone belongs to it too
     return folded not in _NOT_FORWARDED and not (folded + b"-").startswith(_FAMILIES)
+
+
+@lru_cache(maxsize=2048)
+def overrides_method(name: bytes) -> bool:
+    """Whether a field of this name tells an upstream to take the request for one of another method."""
+    return _NOT_ALPHANUMERIC.sub(b"-", name.lower()) in _METHOD_OVERRIDES
 
 
 @lru_cache(maxsize=2048)

@@ -11,12 +11,17 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
+import msgspec
+
 from authix import Authix
 from authix.claims import Claims
 from authix.errors import AuthixError, KeyUnknown
-from authix_sidecar.decide import ALLOWED, Policy, decide, every_path_needs_a_token, token_of
+from authix.freshness import WhenStale
+from authix_sidecar.decide import A_TOKEN, ALLOWED, Policy, decide, every_path_needs_a_token, token_of
 from authix_sidecar.downstream import ClientConnection
+from authix_sidecar.errors import RequestRefused, SidecarError
 from authix_sidecar.exchanges import Exchange
+from authix_sidecar.fields import lower
 from authix_sidecar.metrics import Metrics
 from authix_sidecar.requests import RequestHead
 
@@ -38,15 +43,17 @@ class JudgedExchange(Exchange):
         self._judge = judge
         self._client = client
         self._request = request
+        self._needs = A_TOKEN
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         self._client.attend(self)
         try:
+            self._needs = self._judge.policy(self._request)
             claims = self._decide()
         except KeyUnknown:
             self.wait_for(self._decide_after_a_fetch())
-        except AuthixError as error:
+        except (AuthixError, RequestRefused) as error:
             self._refuse(error)
         else:
             self._pass(claims)
@@ -66,11 +73,13 @@ class JudgedExchange(Exchange):
             self._task.cancel()
 
     def _decide(self) -> Claims | None:
-        return decide(self._request, self._judge.policy, self._judge.auth.verify)
+        auth = self._judge.auth
+        return decide(self._request, self._needs, auth.verify, auth.clock.now)
 
     async def _decide_after_a_fetch(self) -> None:
         try:
-            await self._judge.auth.authenticate(token_of(self._request))
+            # only for the key's sake; freshness is judged below, as this request needs it
+            await self._judge.auth.authenticate(token_of(self._request), when_stale=WhenStale.ACCEPT)
             claims = self._decide()
         except AuthixError as error:
             self._refuse(error)
@@ -79,9 +88,12 @@ class JudgedExchange(Exchange):
 
     def _pass(self, claims: Claims | None) -> None:
         self._judge.metrics.decisions[ALLOWED] += 1
+        if not self._needs.passes_authorization:
+            kept = [field for field in self._request.fields if lower(field[0]) != b"authorization"]
+            self._request = msgspec.structs.replace(self._request, fields=kept)
         self.allow(claims)
 
-    def _refuse(self, error: AuthixError) -> None:
+    def _refuse(self, error: AuthixError | SidecarError) -> None:
         self._judge.metrics.decisions[error.code] += 1
         self._client.refuse(error)
 

@@ -14,6 +14,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+Samples = dict[tuple[str, ...], float]
+"""Values by those of the labels."""
 
 
 class Metrics:
@@ -28,22 +30,27 @@ class Metrics:
         """By code."""
         self.cuts: Counter[str] = Counter()
         """Streams cut, by the code of why."""
-        self._gauges: list[tuple[str, str, Callable[[], dict[str, float]], str]] = []
+        self._counters: list[tuple[str, str, Callable[[], int]]] = []
+        self._gauges: list[tuple[str, str, tuple[str, ...], Callable[[], Samples]]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+
+    def counter(self, name: str, text: str, read: Callable[[], int]) -> None:
+        """Tell ``read()``, which only grows, as ``name`` with ``_total`` behind it."""
+        self._counters.append((name, text, read))
 
     def gauge(self, name: str, text: str, read: Callable[[], float | None]) -> None:
         """Tell ``read()`` as ``name``; None leaves it out."""
 
-        def one() -> dict[str, float]:
+        def one() -> Samples:
             value = read()
-            return {} if value is None else {"": value}
+            return {} if value is None else {(): value}
 
-        self._gauges.append((name, text, one, ""))
+        self.gauges(name, text, (), one)
 
-    def gauges(self, name: str, text: str, label: str, read: Callable[[], dict[str, float]]) -> None:
-        """Tell each item of ``read()`` as ``name`` with its key as ``label``."""
-        self._gauges.append((name, text, read, label))
+    def gauges(self, name: str, text: str, labels: tuple[str, ...], read: Callable[[], Samples]) -> None:
+        """Tell each item of ``read()`` as ``name``; its key are the values of ``labels``."""
+        self._gauges.append((name, text, labels, read))
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
@@ -65,8 +72,10 @@ class Metrics:
         for (port, digit), count in sorted(self.requests.items()):
             requests.add_metric([port, f"{digit}xx"], count)
         yield requests
-        for name, text, read, label in self._gauges:
-            gauge = GaugeMetricFamily(name, text, labels=[label] if label else [])
-            for key, value in read().items():
-                gauge.add_metric([key] if label else [], value)
+        for name, text, count_now in self._counters:
+            yield CounterMetricFamily(name, text, value=count_now())
+        for name, text, gauge_labels, read in self._gauges:
+            gauge = GaugeMetricFamily(name, text, labels=gauge_labels)
+            for values, value in read().items():
+                gauge.add_metric(values, value)
             yield gauge

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from authix.claims import Claims
 from authix.errors import AuthixError
+from authix.streams import OpenStreams, Stream
 from authix_sidecar import rewrite
 from authix_sidecar.answers import AnswerHead
 from authix_sidecar.decide import ALLOWED
@@ -19,8 +20,8 @@ from authix_sidecar.judged import Judge, JudgedExchange
 from authix_sidecar.pool import Pool
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.rewrite import Framing
-from authix_sidecar.streams import OpenStreams, Stream
 from authix_sidecar.upstream import UpstreamConnection
+from authix_sidecar.websockets import FrameEnds, close_frame, is_websocket
 
 SHUTTING_DOWN = "shutting_down"
 _IDEMPOTENT = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PUT"})  # RFC 9110, 9.2.2, without TRACE
@@ -54,6 +55,7 @@ class ProxyExchange(JudgedExchange):
         self._stream: Stream | None = None
         self._endless = False
         self._tunnel_ends = 0
+        self._frames: FrameEnds | None = None
 
     def allow(self, claims: Claims | None) -> None:
         self._claims = claims
@@ -76,11 +78,15 @@ class ProxyExchange(JudgedExchange):
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
         request = self._request
-        head = rewrite.request_head(request, self._claims, peer=self._client.peer, upstream=self._proxy.upstream)
+        head = rewrite.request_head(
+            request, self._claims, peer=self._client.peer, scheme=self._client.scheme, upstream=self._proxy.upstream
+        )
         data = head + self._framed(self._body)
         if request.chunked and self._client.body_complete:
             data += rewrite.LAST_CHUNK
         self._body = b""
+        if not self._client.body_complete and not self._open_stream():
+            return
         self._client.release()
         upstream.begin(self, data, method=request.method, asked=request.upgrade)
 
@@ -92,6 +98,8 @@ class ProxyExchange(JudgedExchange):
             self._upstream.write(self._framed(data))
 
     def body_end(self) -> None:
+        if not self._client.status:
+            self._close_stream()  # a request that is here whole is answered
         if self._upstream is not None and self._request.chunked:
             self._upstream.write(rewrite.LAST_CHUNK)
 
@@ -155,6 +163,9 @@ class ProxyExchange(JudgedExchange):
         self._endless = True
         self._client.status, self._client.code = head.status, ALLOWED
         self._client.send(rewrite.answer_head(head, Framing.NONE, minor=1, keep_alive=True) + behind)
+        if is_websocket(head.upgrade):
+            self._frames = FrameEnds()
+            self._frames.feed(behind)
         early = self._client.start_tunnel()
         if early and self._upstream is not None:
             self._upstream.write(early)
@@ -164,6 +175,8 @@ class ProxyExchange(JudgedExchange):
             self._upstream.write(data)
 
     def tunnelled_back(self, data: bytes) -> None:
+        if self._frames is not None:
+            self._frames.feed(data)
         self._client.send(data)
 
     def client_ended(self) -> bool:
@@ -215,14 +228,15 @@ class ProxyExchange(JudgedExchange):
             upstream.leave(done=done)
 
     def _fail(self, error: UpstreamError) -> None:
+        self._close_stream()
         self._proxy.metrics.upstream_errors[error.code] += 1
         self._client.refuse(error)
 
     # --- the end of the token
 
     def _open_stream(self) -> bool:
-        """Let the answer go on for as long as its token lives; False: it is dead already."""
-        if self._claims is not None:
+        """Let the request go on for as long as its token lives; False: it is dead already."""
+        if self._claims is not None and self._stream is None:
             try:
                 self._stream = self._proxy.streams.add(self._claims, self._cut)
             except AuthixError as error:
@@ -243,6 +257,9 @@ class ProxyExchange(JudgedExchange):
         self._leave_upstream()
         if self._client.status:
             self._client.code = error.code
-            self._client.abort()
+            if self._frames is not None and self._frames.between and not self._client.behind:
+                self._client.end_tunnel(close_frame(error.code))
+            else:
+                self._client.abort()
         else:
             self._client.refuse(error)

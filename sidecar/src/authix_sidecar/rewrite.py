@@ -53,7 +53,7 @@ def _encoded(pairs: tuple[tuple[str, str], ...]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("ascii")
 
 
-def request_head(request: RequestHead, claims: Claims | None, *, peer: bytes, upstream: bytes) -> bytes:
+def request_head(request: RequestHead, claims: Claims | None, *, peer: bytes, scheme: bytes, upstream: bytes) -> bytes:
     """The head that goes upstream; ``peer`` is the client's address, ``upstream`` the host where it named none."""
     host = request.host or upstream
     lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, host)]
@@ -69,7 +69,7 @@ def request_head(request: RequestHead, claims: Claims | None, *, peer: bytes, up
         lines.append(b"Expect: 100-continue\r\n")
     if request.upgrade:
         lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade)
-    lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b\r\n" % (peer, host))
+    lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (peer, scheme, host))
     if claims is not None:
         lines.append(_encoded(identity(claims)))
     lines.append(b"\r\n")

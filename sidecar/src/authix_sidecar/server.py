@@ -12,22 +12,29 @@ import logging
 import os
 import signal
 import socket
+import ssl
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
 from authix import Authix
 from authix.errors import SettingsError
-from authix_sidecar.auth_port import VERIFY, AuthPort
-from authix_sidecar.downstream import ClientConnection
+from authix.fallback import FeedState
+from authix_sidecar.auth_port import AuthPort
+from authix_sidecar.decide import every_path_needs_a_token
+from authix_sidecar.downstream import HEAD_TIME, ClientConnection
+from authix_sidecar.forward_auth import asks_to_verify, peers
 from authix_sidecar.judged import Judge
+from authix_sidecar.live_policy import LivePolicy
 from authix_sidecar.logs import AccessLog
-from authix_sidecar.metrics import Metrics
+from authix_sidecar.metrics import Metrics, Samples
+from authix_sidecar.onward import OnwardFeed
 from authix_sidecar.pool import Pool
 from authix_sidecar.ports import Port
 from authix_sidecar.proxy import Proxy
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.settings import SidecarSettings
-from authix_sidecar.streams import OpenStreams
+from authix_sidecar.tls import Certificate, towards_upstream
 
 logger = logging.getLogger("authix.sidecar")
 
@@ -42,14 +49,18 @@ class Sidecar:
     def __init__(self, settings: SidecarSettings, access: AccessLog) -> None:
         self.auth = Authix(settings=settings)
         self.metrics = Metrics()
-        self.pool = Pool(settings.upstream.host, settings.upstream.port)
-        self.streams = OpenStreams(self.auth.verifier)
-        self.auth.on_revoked.append(self.streams.apply)
-        judge = Judge(self.auth, self.metrics)
+        encrypted = any(origin.scheme == "https" for origin in settings.upstream)
+        self.pool = Pool(settings.upstream, towards_upstream(settings.upstream_ca) if encrypted else None)
+        self.certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        authority = settings.upstream[0].authority
+        self.policy = LivePolicy(settings.policy, host=authority) if settings.policy else None
+        judge = Judge(self.auth, self.metrics, self.policy or every_path_needs_a_token)
         self._access = access
-        proxy = Proxy(judge, self.pool, self.streams, upstream=settings.upstream.authority)
+        proxy = Proxy(judge, self.pool, self.auth.streams, upstream=authority)
+        self.onward = OnwardFeed(self.auth, token=settings.feed_token)
+        auth_port = AuthPort(judge, self.onward, is_trusted=peers(settings.trusted_peers))
         self.proxy: Port[ClientConnection] = Port(begin=proxy.begin, report=self._report_proxy)
-        self.auth_port: Port[ClientConnection] = Port(begin=AuthPort(judge).begin, report=self._report_auth)
+        self.auth_port: Port[ClientConnection] = Port(begin=auth_port.begin, report=self._report_auth)
         self._problems: list[str] | None = None
         self._tell_gauges()
 
@@ -61,6 +72,11 @@ class Sidecar:
                     part.sweep(monotonic())
                 except Exception:
                     logger.exception("a connection past its deadline could not be ended")
+            self.onward.tick()
+            if self.certificate is not None:
+                self.certificate.refresh()
+            if self.policy is not None:
+                self.policy.refresh()
             problems = self.auth.problems()
             if problems != self._problems:
                 self._problems = problems
@@ -89,7 +105,7 @@ class Sidecar:
 
     def _report_auth(self, request: RequestHead | None, status: int, seconds: float, code: str) -> None:
         self.metrics.requests["auth", status // 100] += 1
-        if request is None or request.path == VERIFY:  # probes and scrapes are no news
+        if request is None or asks_to_verify(request.path):  # probes and scrapes are no news
             self._tell(request, status, seconds, code)
 
     def _tell(self, request: RequestHead | None, status: int, seconds: float, code: str) -> None:
@@ -104,18 +120,61 @@ class Sidecar:
         gauge("authix_ready", "1 when tokens can be judged.", lambda: float(self.auth.ready()))
         gauge("authix_feed_age_seconds", "Age of the knowledge of logouts.", lambda: self.auth.freshness)
         gauge("authix_revocations", "Entries of the revocation map.", lambda: len(verifier.revocations))
+        gauge(
+            "authix_revocations_coarse_until_seconds",
+            "Tokens issued up to this moment are refused because the revocation map was full; absent if it never was.",
+            lambda: None if (coarse_us := verifier.revocations.coarse_us) is None else coarse_us / 1_000_000,
+        )
         gauge("authix_keys", "Keys of the key set.", lambda: len(verifier.keys))
-        gauge("authix_sidecar_streams", "Open tunnels and answers that still go on.", lambda: len(self.streams))
+        gauge("authix_sidecar_streams", "Open tunnels and answers that still go on.", lambda: len(self.auth.streams))
+        gauge(
+            "authix_sidecar_feed_followers",
+            "Who follows the feed passed on by this sidecar.",
+            lambda: len(self.onward.followers),
+        )
+        gauge(
+            "authix_sidecar_upstreams_down",
+            "Servers of the upstream that are passed over.",
+            lambda: self.pool.servers_down,
+        )
         self.metrics.gauges(
             "authix_sidecar_connections",
             "Open connections, by side.",
-            "side",
+            ("side",),
             lambda: {
-                "proxy": len(self.proxy.connections),
-                "auth": len(self.auth_port.connections),
-                "upstream": len(self.pool.connections),
+                ("proxy",): len(self.proxy.connections),
+                ("auth",): len(self.auth_port.connections),
+                ("upstream",): len(self.pool.connections),
             },
         )
+        if self.policy is not None:
+            policy = self.policy
+            self.metrics.counter(
+                "authix_sidecar_policy_errors",
+                "How often the policy file could not be taken while running.",
+                lambda: policy.errors,
+            )
+            gauge(
+                "authix_sidecar_policy_loaded_timestamp_seconds",
+                "When the policy in force was read.",
+                lambda: policy.loaded_at,
+            )
+        self._tell_feeds("authix_feed_followed", "1 when the feed is followed now.", lambda feed: feed.followed)
+        self._tell_feeds("authix_feed_stale", "1 when the feed is followed in vain.", lambda feed: feed.stale)
+        self._tell_feeds(
+            "authix_followed_feed_age_seconds", "Age of what a followed feed tells.", lambda feed: feed.age
+        )
+
+    def _tell_feeds(self, name: str, text: str, read: Callable[[FeedState], float | None]) -> None:
+        """By position in AUTHIX_FEED, 1 is the preferred one, and by kind; a URL may say too much."""
+
+        def each() -> Samples:
+            values = {
+                (str(position), feed.kind): read(feed) for position, feed in enumerate(self.auth.feed_states, start=1)
+            }
+            return {labels: value for labels, value in values.items() if value is not None}
+
+        self.metrics.gauges(name, text, ("position", "kind"), each)
 
 
 async def serve(settings: SidecarSettings, access: AccessLog) -> None:
@@ -129,18 +188,33 @@ async def serve(settings: SidecarSettings, access: AccessLog) -> None:
     for which in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(which, stop)
     sidecar = Sidecar(settings, access)
+    if sidecar.policy is not None:
+        loop.add_signal_handler(signal.SIGHUP, sidecar.policy.reload)
     sockets = [
         _listen(settings.host, port, name)
         for name, port in (("AUTHIX_PROXY_PORT", settings.proxy_port), ("AUTHIX_AUTH_PORT", settings.auth_port))
     ]
+    contexts = _contexts(settings, sidecar.certificate)
     async with sidecar.auth:
         times = asyncio.create_task(sidecar.keep_times())
         servers = [
-            await loop.create_server(partial(ClientConnection, port), sock=sock)
-            for port, sock in zip((sidecar.proxy, sidecar.auth_port), sockets, strict=True)
+            await loop.create_server(
+                partial(ClientConnection, port),
+                sock=sock,
+                ssl=context,
+                ssl_handshake_timeout=HEAD_TIME if context else None,
+            )
+            for port, sock, context in zip((sidecar.proxy, sidecar.auth_port), sockets, contexts, strict=True)
         ]
         proxy_at, auth_at = (sock.getsockname()[:2] for sock in sockets)
-        logger.info("proxy http://%s:%d -> %s, auth port http://%s:%d", *proxy_at, settings.upstream, *auth_at)
+        logger.info(
+            "proxy %s://%s:%d -> %s, auth port %s://%s:%d",
+            "https" if contexts[0] else "http",
+            *proxy_at,
+            ", ".join(map(str, settings.upstream)),
+            "https" if contexts[1] else "http",
+            *auth_at,
+        )
         gc.collect()
         gc.freeze()  # what lives as long as the program is not looked through again and again
         await signalled.wait()
@@ -150,6 +224,16 @@ async def serve(settings: SidecarSettings, access: AccessLog) -> None:
         await sidecar.drain(hurry)
         times.cancel()
     access.flush()
+
+
+def _contexts(
+    settings: SidecarSettings, certificate: Certificate | None
+) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """Of the proxy port and of the auth port."""
+    if certificate is None:
+        return None, None
+    proxy = certificate.context(client_ca=settings.tls_client_ca)
+    return proxy, certificate.context() if settings.tls_auth_port else None
 
 
 def _listen(host: str, port: int, name: str) -> socket.socket:

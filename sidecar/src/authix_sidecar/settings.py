@@ -6,60 +6,76 @@ Rule: every one has a name in the environment, a flag unless it is secret, and a
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
-from urllib.parse import urlsplit
+import ipaddress
 
-from authix.settings import VerifierSettings, choice, is_loopback, setting, text, whole_number
-
-
-class Upstream(NamedTuple):
-    """Where requests are forwarded to."""
-
-    host: str
-    port: int
-
-    @property
-    def authority(self) -> str:
-        """As in a ``Host`` field."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == 80 else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        return f"http://{self.authority}"
+from authix.settings import VerifierSettings, choice, existing_file, flag, is_loopback, setting, text, whole_number
+from authix_sidecar.origins import Origin, origins
 
 
-def upstream(value: str) -> Upstream:
-    parts = urlsplit(value)
+def networks(value: str) -> tuple[str, ...]:
     try:
-        host, port = parts.hostname, parts.port
+        return tuple(str(ipaddress.ip_network(part.strip())) for part in value.split(","))
     except ValueError:
-        host, port = None, None
-    netloc = parts.netloc.encode("ascii", "replace").decode("ascii")
-    if parts.scheme != "http" or not host or value != f"http://{netloc}" or "@" in netloc or not value.isprintable():
-        raise ValueError(f"must be a URL of the form http://host:port, without a path, not {value!r}")
-    return Upstream(host, 80 if port is None else port)
-
-
-def not_yet(value: str) -> str:
-    raise ValueError(f"is set to {value!r}, but in this release every path needs an access token: unset it")
+        raise ValueError(f"must be addresses or networks such as 10.0.0.0/8, comma-separated, not {value!r}") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SidecarSettings(VerifierSettings):
     """What a sidecar must know."""
 
-    upstream: Upstream = setting("AUTHIX_UPSTREAM", upstream, "the service behind, for example http://127.0.0.1:8003")
+    upstream: tuple[Origin, ...] = setting(
+        "AUTHIX_UPSTREAM",
+        origins,
+        "the service behind, for example http://127.0.0.1:8003, https://orders:443 or unix:/run/orders.sock; "
+        "several with commas between take turns",
+    )
+    upstream_ca: str = setting(
+        "AUTHIX_UPSTREAM_CA",
+        existing_file,
+        "the file of the certificates that https upstreams are trusted by",
+        default="",
+    )
     host: str = setting("AUTHIX_HOST", text, "the address to listen on", default="127.0.0.1")
     proxy_port: int = setting("AUTHIX_PROXY_PORT", whole_number(0, 65535), "the port of the proxy", default=8001)
     auth_port: int = setting(
         "AUTHIX_AUTH_PORT", whole_number(0, 65535), "the port of /verify, /livez, /readyz and /metrics", default=8002
     )
-    policy: str = setting("AUTHIX_POLICY", not_yet, "the policy file", default="")
+    policy: str = setting(
+        "AUTHIX_POLICY",
+        existing_file,
+        "the policy file (see policy.md); without one every path needs an access token",
+        default="",
+    )
+    trusted_peers: tuple[str, ...] = setting(
+        "AUTHIX_TRUSTED_PEERS",
+        networks,
+        "the addresses or networks of the proxies that may ask /verify by the policy",
+        default=("127.0.0.0/8", "::1/128"),
+    )
+    tls_cert: str = setting(
+        "AUTHIX_TLS_CERT",
+        existing_file,
+        "the file of the proxy port's certificate and its chain, in PEM; new files are taken up without a restart",
+        default="",
+    )
+    tls_key: str = setting("AUTHIX_TLS_KEY", existing_file, "the file of that certificate's key, in PEM", default="")
+    tls_client_ca: str = setting(
+        "AUTHIX_TLS_CLIENT_CA",
+        existing_file,
+        "the file of the certificates by which clients of the proxy port must show theirs",
+        default="",
+    )
+    tls_auth_port: bool = setting("AUTHIX_TLS_AUTH_PORT", flag, "yes: TLS on the auth port too", default=False)
     log: str = setting("AUTHIX_LOG", choice("console", "json"), "console or json", default="console")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.proxy_port == self.auth_port != 0:
             raise ValueError(f"AUTHIX_PROXY_PORT and AUTHIX_AUTH_PORT are both {self.proxy_port}: choose two")
-        if is_loopback(self.upstream.host) and self.upstream.port in {self.proxy_port, self.auth_port}:
-            raise ValueError(f"AUTHIX_UPSTREAM={self.upstream} is this sidecar itself: name the service behind it")
+        for origin in self.upstream:
+            if is_loopback(origin.host) and origin.port in {self.proxy_port, self.auth_port}:
+                raise ValueError(f"AUTHIX_UPSTREAM={origin} is this sidecar itself: name the service behind it")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("AUTHIX_TLS_CERT and AUTHIX_TLS_KEY go together: set both or none")
+        if not self.tls_cert and (self.tls_client_ca or self.tls_auth_port):
+            raise ValueError("AUTHIX_TLS_CLIENT_CA and AUTHIX_TLS_AUTH_PORT need AUTHIX_TLS_CERT and AUTHIX_TLS_KEY")

@@ -94,8 +94,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.write(data)
 
     def write_end(self) -> None:
-        """Nothing more will be sent; the other direction goes on."""
-        self._transport.write_eof()
+        """Nothing more will be sent; the other direction goes on, except over TLS, which has no half."""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def pause(self) -> None:
         if self._reading:
