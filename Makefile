@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-BENCHMARKS := register_storm login_timing logout_latency redis_issuer
+BENCHMARKS := register_storm login_timing logout_latency redis_issuer replay revocation_map verify cut_on_logout
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
@@ -34,7 +34,7 @@ run: $(INSTALLED) ## issuer 8000, sidecar 8001 and 8002, demo service 8003, unti
 	@exec $(BIN)/python examples/demo/run.py
 
 run-scale: $(INSTALLED) ## the same on MongoDB, Redis and Kafka, with 2 issuer workers; installs those once
-	@$(BIN)/python -m tests.servers.install
+	@$(BIN)/python -m tests.servers.install Redis MongoDB Kafka
 	@exec $(BIN)/python examples/demo/run.py --scale
 
 demo: $(INSTALLED) ## walk through it against `make run`: register, log in, log out, be refused
@@ -50,6 +50,7 @@ check: $(INSTALLED) ## formatting, lint, types, architecture, lock
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/sdk/uses.py
 	$(BIN)/lint-imports
 	$(UV) pip check --python .venv
 	@cp requirements.lock .uv/check.lock && $(LOCK) -o .uv/check.lock && cmp -s requirements.lock .uv/check.lock \

@@ -7,10 +7,17 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.programs import IssuerProgram, Program, SidecarProgram
 
-pytest_plugins = ["tests.servers.fixtures"]
+# A busy machine is no finding; and what a test's verifier or mint has seen before changes none of its verdicts
+settings.register_profile(
+    "authix", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("authix")
+
+pytest_plugins = ["tests.servers.fixtures", "pytester"]
 
 StartIssuer = Callable[..., IssuerProgram]
 StartSidecar = Callable[..., SidecarProgram]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +15,20 @@ import websockets
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from authix import Authix, Claims
+from authix import Authix, Claims, TokenExpired, WhenStale
 from authix.asgi import AuthixMiddleware
+from authix.testing import InProcessIssuer
 from tests.programs import IssuerProgram, bearer, login, register
 
 if TYPE_CHECKING:
     from tests.sdk.conftest import Authority, Mint, Serve
 
 Soon = Callable[..., Awaitable[None]]
+OpenTo = Callable[..., Awaitable[httpx.AsyncClient]]
 Scope = MutableMapping[str, Any]
 
 
@@ -166,6 +168,201 @@ class TestWebSockets:
         assert sent == [{"type": "websocket.close", "code": 1008, "reason": "token_missing"}]
 
 
+class TestTheTokensEnd:
+    """What goes on for longer than a request ends with its token."""
+
+    @pytest.fixture
+    def tokens(self) -> Iterator[InProcessIssuer]:
+        with InProcessIssuer(issuer="https://auth.example.com", audience="orders") as issuer:
+            yield issuer
+
+    @pytest.fixture
+    def auth(self) -> Authix:
+        return Authix(issuer="https://auth.example.com", audience="orders")
+
+    @pytest.fixture
+    def open_to(self, auth: Authix, serve: Serve) -> Callable[..., Awaitable[httpx.AsyncClient]]:
+        """``await open_to(Route(…), …)``: a client of a service with these routes."""
+
+        async def begin(*routes: BaseRoute, **settings: Any) -> httpx.AsyncClient:
+            guarded = [Middleware(AuthixMiddleware, auth=auth, **settings)]
+            url = await serve(Starlette(routes=routes, middleware=guarded), timeout_graceful_shutdown=1)
+            return httpx.AsyncClient(base_url=url, trust_env=False, timeout=20)
+
+        return begin
+
+    @pytest.mark.parametrize("end", ["logout", "expiry", "revoked key"])
+    async def test_an_open_socket_is_closed_with_the_reason(
+        self, open_to: OpenTo, tokens: InProcessIssuer, end: str
+    ) -> None:
+        async with await open_to(WebSocketRoute("/ws", idle)) as client:
+            token = tokens.issue("ada")
+            async with websockets.connect(ws(client), additional_headers=token.headers, proxy=None) as socket:
+                assert await socket.recv() == "ada"
+                match end:
+                    case "logout":
+                        tokens.logout("ada")
+                    case "expiry":
+                        tokens.advance(400)
+                    case _:
+                        tokens.revoke_keys()
+                reason = {"logout": "token_revoked", "expiry": "token_expired"}.get(end, "key_revoked")
+                assert await closed(socket) == (4401, reason)
+
+    async def test_it_is_closed_at_once_whatever_the_application_does_with_its_end(
+        self, open_to: OpenTo, tokens: InProcessIssuer
+    ) -> None:
+        cancelled, let_go, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def stubborn(socket: WebSocket) -> None:
+            await socket.accept()
+            try:
+                await socket.receive_text()
+            except asyncio.CancelledError:
+                cancelled.set()
+                await socket.send_text("a last secret")
+                await let_go.wait()
+                with pytest.raises(WebSocketDisconnect) as disconnected:
+                    await socket.receive_text()
+                assert disconnected.value.code == 4401
+                finished.set()
+            finally:
+                await socket.close(1000)
+
+        async with await open_to(WebSocketRoute("/ws", stubborn)) as client:
+            token = tokens.issue("ada")
+            async with websockets.connect(ws(client), additional_headers=token.headers, proxy=None) as socket:
+                tokens.logout("ada")
+                assert await closed(socket) == (4401, "token_revoked")
+            await asyncio.wait_for(cancelled.wait(), 20)
+            let_go.set()
+            await asyncio.wait_for(finished.wait(), 20)
+
+    async def test_one_that_the_application_has_closed_is_not_closed_again(
+        self, auth: Authix, tokens: InProcessIssuer
+    ) -> None:
+        sent: list[str] = []
+
+        async def leaving(_: Scope, __: Any, send: Any) -> None:
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close"})
+            tokens.logout("ada")
+            await asyncio.sleep(20)
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        headers = [(b"authorization", f"Bearer {tokens.issue('ada')}".encode())]
+        await AuthixMiddleware(leaving, auth=auth)(
+            {"type": "websocket", "path": "/", "headers": headers}, nothing, send
+        )
+        assert sent == ["websocket.accept", "websocket.close"]
+        await auth.stop()
+
+    async def test_before_it_is_accepted_it_is_refused(self, open_to: OpenTo, tokens: InProcessIssuer) -> None:
+        async def late(socket: WebSocket) -> None:
+            tokens.logout("ada")
+            await asyncio.sleep(20)
+            await socket.accept()
+
+        async with await open_to(WebSocketRoute("/ws", late)) as client:
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await websockets.connect(ws(client), additional_headers=tokens.issue("ada").headers, proxy=None)
+            assert refused.value.response.status_code == 401
+
+    async def test_an_event_stream_ends_and_its_generator_is_closed(
+        self, open_to: OpenTo, tokens: InProcessIssuer
+    ) -> None:
+        closed = asyncio.Event()
+
+        async def events(_: Request) -> StreamingResponse:
+            async def tell() -> AsyncIterator[str]:
+                try:
+                    yield "data: 1\n\n"
+                    await asyncio.Event().wait()
+                finally:
+                    closed.set()
+
+            return StreamingResponse(tell(), media_type="text/event-stream")
+
+        async with await open_to(Route("/events", events)) as client:
+            token = tokens.issue("ada")
+            async with client.stream("GET", "/events", headers=token.headers) as answer:
+                lines = answer.aiter_lines()
+                assert await anext(lines) == "data: 1"
+                tokens.logout("ada")
+                assert [line async for line in lines if line] == []
+            await asyncio.wait_for(closed.wait(), 20)
+            assert (await client.get("/events", headers=token.headers)).json()["code"] == "token_revoked"
+
+    async def test_one_that_would_begin_after_the_logout_is_refused(
+        self, open_to: OpenTo, tokens: InProcessIssuer
+    ) -> None:
+        async def events(_: Request) -> StreamingResponse:
+            tokens.logout("ada")
+            return StreamingResponse(iter(["data: secret\n\n"]), media_type="Text/Event-Stream; charset=utf-8")
+
+        async with await open_to(Route("/events", events)) as client:
+            answer = await client.get("/events", headers=tokens.issue("ada").headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
+
+    async def test_a_plain_request_in_flight_is_let_finish(self, open_to: OpenTo, tokens: InProcessIssuer) -> None:
+        async def slow(request: Request) -> StreamingResponse:
+            async def tell() -> AsyncIterator[str]:
+                yield "begun, "
+                tokens.logout("ada")
+                await asyncio.sleep(0)
+                yield "done"
+
+            return StreamingResponse(tell(), media_type="text/plain")
+
+        async with await open_to(Route("/slow", slow)) as client:
+            token = tokens.issue("ada")
+            assert (await client.get("/slow", headers=token.headers)).text == "begun, done"
+            assert (await client.get("/slow", headers=token.headers)).status_code == 401
+
+    async def test_each_of_two_verifiers_ends_what_it_let_through(
+        self, auth: Authix, serve: Serve, tokens: InProcessIssuer
+    ) -> None:
+        other = Authix(issuer="https://other.example.com", audience="orders")
+        inner = [Middleware(AuthixMiddleware, auth=other)]
+        app = Starlette(routes=[WebSocketRoute("/ws", idle, middleware=inner)])
+        url = await serve(AuthixMiddleware(app, auth=auth, public=["/ws"]), timeout_graceful_shutdown=1)
+        token = tokens.issue("ada", iss="https://other.example.com")
+        async with websockets.connect(
+            f"{url.replace('http', 'ws')}/ws", additional_headers=token.headers, proxy=None
+        ) as socket:
+            assert await socket.recv() == "ada"
+            tokens.logout("ada")
+            assert await closed(socket) == (4401, "token_revoked")
+        await other.stop()
+
+    async def test_an_error_of_the_applications_own_is_not_taken_for_an_end(
+        self, auth: Authix, tokens: InProcessIssuer
+    ) -> None:
+        async def failing(*_: Any) -> None:
+            raise TokenExpired
+
+        scope = {"type": "http", "path": "/", "headers": [(b"authorization", f"Bearer {tokens.issue()}".encode())]}
+        with pytest.raises(TokenExpired):
+            await AuthixMiddleware(failing, auth=auth)(scope, nothing, nothing)
+        await auth.stop()
+
+    @pytest.mark.parametrize("policy", [WhenStale.ACCEPT, {"/lax": WhenStale.ACCEPT}])
+    async def test_a_path_may_have_its_own_policy_for_a_stale_feed(
+        self, open_to: OpenTo, tokens: InProcessIssuer, policy: WhenStale | dict[str, WhenStale]
+    ) -> None:
+        async with await open_to(Route("/{path}", whoami), when_stale=policy) as client:
+            headers = tokens.issue("ada").headers
+            await client.get("/lax", headers=headers)
+            tokens.go_stale()
+            others = 503 if isinstance(policy, dict) else 200
+            paths = ("/lax", "/strict", "/lax/")
+            statuses = [(await client.get(path, headers=headers, follow_redirects=False)).status_code for path in paths]
+            assert statuses[:2] == [200, others]
+            assert statuses[2] == (503 if isinstance(policy, dict) else 307)
+
+
 class TestLifespan:
     async def test_the_verifier_runs_while_the_application_does(self, authority: Authority) -> None:
         auth, seen = authority.auth(), []
@@ -262,6 +459,20 @@ async def test_a_logout_at_the_issuer_is_known_to_the_service_at_once(
             again = login(ada, "ada@example.com")
             assert (await client.get("/", headers=bearer(again))).status_code == 200
             assert (await client.get("/", headers=bearer(token))).status_code == 401
+
+
+async def idle(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.send_text(socket.scope["authix.claims"].subject)
+    await asyncio.Event().wait()
+
+
+async def closed(socket: websockets.ClientConnection) -> tuple[int, str]:
+    """How the service closed it; fails on a message."""
+    with pytest.raises(websockets.ConnectionClosed) as end:
+        await asyncio.wait_for(socket.recv(), 20)
+    assert end.value.rcvd is not None
+    return end.value.rcvd.code, end.value.rcvd.reason
 
 
 async def never(scope: Scope, receive: Any, send: Any) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from authix import errors
-from authix.bearer import challenge, refusal
-from authix.errors import AuthixError, ClaimError, RoleMissing, TokenError, TokenMissing, Unavailable
+from authix.bearer import apart, bearer_token, challenge, refusal
+from authix.errors import AuthixError, ClaimError, RoleMissing, TokenError, TokenMalformed, TokenMissing, Unavailable
 
 # A release may only add to this table
 CODES = {
@@ -89,3 +89,18 @@ def test_a_reason_can_not_break_out_of_its_quotes() -> None:
 def test_an_error_of_a_claim_names_it() -> None:
     error = ClaimError("sub", "is odd")
     assert (error.claim, str(error)) == ("sub", "claim 'sub' is odd")
+
+
+@pytest.mark.parametrize("joined", ["Bearer a,Bearer b", "bearer a, bearer b", "Basic a,Bearer b", "Bearer a,Bearer a"])
+def test_headers_that_a_server_has_joined_are_several(joined: str) -> None:
+    with pytest.raises(TokenMalformed, match="more than one"):
+        bearer_token(apart(joined))
+
+
+def test_one_header_is_one_where_servers_join_them() -> None:
+    assert bearer_token(apart("Bearer a")) == "a"
+    for header in (None, 'Digest username="a", realm="b"', "Basic a"):
+        with pytest.raises(TokenMissing):
+            bearer_token(apart(header))
+    with pytest.raises(TokenMalformed):
+        bearer_token(apart("Bearer a,b"))

@@ -12,8 +12,9 @@ import pytest_asyncio
 
 from authix import Authix, SettingsError, VerifierSettings, fallback
 from authix.events import Event, Heartbeat, UserRevoked
-from authix.fallback import Feeds
+from authix.fallback import Feeds, FeedState
 from authix.settings import load
+from tests.servers.certificates import Authority
 
 Soon = Callable[..., Awaitable[None]]
 
@@ -100,7 +101,8 @@ async def following(clock: Clock, taken: list[Event]) -> AsyncIterator[Following
     tasks: list[asyncio.Task[None]] = []
 
     async def begin(*feeds: Spoken) -> asyncio.Task[None]:
-        tasks.append(asyncio.create_task(Feeds(feeds, take=taken.append, patience=PATIENCE).follow()))
+        feed = Feeds(feeds, take=lambda *events: taken.extend(events), patience=PATIENCE)
+        tasks.append(asyncio.create_task(feed.follow()))
         await clock.passes(0.1)
         return tasks[-1]
 
@@ -135,6 +137,30 @@ class TestWhoIsFollowed:
         await clock.passes(0)
         assert not second.followed()
         assert (first.begun, second.begun) == (1, 1)
+
+    async def test_each_feed_says_how_it_does(self, clock: Clock, soon: Soon) -> None:
+        first, second = Spoken("kafka://a:1/t"), Spoken("https://b/revocations")
+        feeds = Feeds([first, second], take=print, patience=PATIENCE)
+        idle = FeedState("http", followed=False, stale=False, age=None)
+        assert feeds.states == (FeedState("kafka", followed=False, stale=False, age=None), idle)
+        following = asyncio.create_task(feeds.follow())
+        await soon(first.followed, "the first is followed")
+        assert feeds.states == (FeedState("kafka", followed=True, stale=False, age=None), idle)
+        first.beat(lag=1)
+        await clock.passes(2)
+        assert feeds.states == (FeedState("kafka", followed=True, stale=False, age=3), idle)
+        await clock.passes(PATIENCE)
+        begins = FeedState("http", followed=True, stale=False, age=None)
+        assert feeds.states == (FeedState("kafka", followed=True, stale=True, age=3 + PATIENCE), begins)
+        await clock.passes(PATIENCE + 1)
+        assert [state.stale for state in feeds.states] == [True, True], "the last is stale too"
+        second.beat()
+        assert [state.stale for state in feeds.states] == [True, False]
+        first.beat()
+        await clock.passes(0)
+        assert feeds.states == (FeedState("kafka", followed=True, stale=False, age=0), idle)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
     async def test_each_has_its_time_to_begin(self, following: Following, clock: Clock) -> None:
         first, second, third = Spoken("first"), Spoken("second"), Spoken("third")
@@ -340,8 +366,7 @@ class TestTheConnection:
         assert "s3cr3t" not in repr(found)
 
     def test_half_a_setting_is_refused(self, tmp_path: Path) -> None:
-        ca = tmp_path / "ca.pem"
-        ca.touch()
+        ca = Authority(tmp_path).ca
         assert "AUTHIX_KAFKA_PASSWORD" in problem(AUTHIX_KAFKA_SASL="PLAIN", AUTHIX_KAFKA_USERNAME="orders")
         assert "AUTHIX_KAFKA_TLS=yes" in problem(AUTHIX_KAFKA_CA=str(ca))
         assert "a file that is there" in problem(AUTHIX_KAFKA_TLS="yes", AUTHIX_KAFKA_CA=str(tmp_path / "none.pem"))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
-from authix.key_source import MAX_DOCUMENT, HttpKeySource
-from authix.keys import KeySet
+from authix.key_source import HttpKeySource
+from authix.keys import MAX_DOCUMENT, KeySet
 
 if TYPE_CHECKING:
     from tests.sdk.conftest import Answer, Mint, Peer, Received, Send
@@ -26,7 +27,7 @@ async def start(peer: Peer) -> AsyncIterator[Start]:
     """``start(cool_down=…)``: a running key source of the peer's, and the sets it has found so far."""
     tasks = []
 
-    def begin(path: str = "/keys", **settings: float) -> tuple[HttpKeySource, list[KeySet]]:
+    def begin(path: str = "/keys", **settings: Any) -> tuple[HttpKeySource, list[KeySet]]:
         found: list[KeySet] = []
         source = HttpKeySource(peer.url + path, use=found.append, **settings)
         tasks.append(asyncio.create_task(source.keep_fresh()))
@@ -54,6 +55,19 @@ def raw(*chunks: bytes, then_hang: bool = False, pause: float = 0) -> Answer:
             await asyncio.sleep(pause)
         if then_hang:
             await asyncio.Event().wait()
+
+    return answer
+
+
+def metadata(peer: Peer, issuer: str, **members: Any) -> bytes:
+    return json.dumps({"issuer": issuer, "jwks_uri": f"{peer.url}/keys", **members}).encode()
+
+
+def serving_each(peer: Peer, **answers: bytes) -> Answer:
+    """``serving_each(peer, keys=…)``: that body at /keys."""
+
+    async def answer(request: Received, send: Send) -> None:
+        await send(peer.http(answers[request.path[1:]], etag=f'"{len(answers[request.path[1:]])}"'))
 
     return answer
 
@@ -113,7 +127,9 @@ async def test_known_keys_stay_while_the_server_misbehaves_and_new_ones_come_whe
     assert peer.of("/elsewhere") == []
 
     peer.answer = serving(peer, mint.key_set("EdDSA"))
-    await soon(lambda: len(found) == 2, "the new keys are here")
+    async with asyncio.timeout(20):
+        while len(found) < 2:
+            await source.refetch()
     assert [key.key_id for key in found[1]] == [mint.public("EdDSA").key_id]
 
 
@@ -238,6 +254,165 @@ class TestUnknownKeyIds:
         await soon(lambda: len(peer.received) == 2, "the fetch is under way")
         running.cancel()
         await asyncio.wait_for(asking, timeout=20)
+
+    @pytest.mark.parametrize("what", ["it fails", "it sends garbage", "it hangs up"])
+    async def test_a_fetch_for_them_that_fails_is_not_repeated_before_the_cool_down(
+        self, peer: Peer, mint: Mint, start: Start, soon: Soon, what: str
+    ) -> None:
+        peer.answer = serving(peer, mint.key_set())
+        source, found = start(cool_down=0.5)
+        await soon(lambda: len(found) == 1, "the keys are here")
+        peer.answer = misbehaviours()[what](peer)
+        assert await source.refetch()
+        asked_again = False
+        while not asked_again:
+            assert source.attempts == 2
+            asked_again = await source.refetch()
+            await asyncio.sleep(0.01)
+        assert source.attempts == 3
+
+    async def test_a_fetch_that_was_due_and_failed_is_repeated_without_being_asked_for(
+        self, peer: Peer, mint: Mint, start: Start, soon: Soon
+    ) -> None:
+        peer.answer = serving(peer, mint.key_set("ES256"), cache_control="max-age=1")
+        _, found = start()
+        await soon(lambda: len(found) == 1, "the keys are here")
+        peer.answer = raw(peer.http(status="500 Internal Server Error"))
+        await soon(lambda: len(peer.received) >= 3, "it has tried again")
+        peer.answer = serving(peer, mint.key_set("EdDSA"))
+        await soon(lambda: len(found) == 2, "the new keys are here")
+
+
+class TestMetadata:
+    """The URL is that of the issuer's metadata, which says where the keys are."""
+
+    @pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"])
+    async def test_the_keys_come_from_where_it_says(
+        self, peer: Peer, mint: Mint, start: Start, soon: Soon, path: str
+    ) -> None:
+        peer.answer = serving_each(peer, **{path[1:]: metadata(peer, mint.issuer), "keys": mint.key_set().to_json()})
+        _, found = start(path, issuer=mint.issuer)
+        await soon(lambda: len(found) == 1, "the keys are here")
+        assert len(found[0]) == len(mint.key_set())
+        assert [request.path for request in peer.received] == [path, "/keys"]
+
+    async def test_each_fetch_reads_both_anew_and_an_unchanged_one_costs_no_body(
+        self, peer: Peer, mint: Mint, start: Start, soon: Soon
+    ) -> None:
+        peer.answer = serving_each(peer, meta=metadata(peer, mint.issuer), keys=mint.key_set("ES256").to_json())
+        source, found = start("/meta", issuer=mint.issuer, cool_down=0)
+        await soon(lambda: len(found) == 1, "the keys are here")
+        peer.answer = raw(peer.http(status="304 Not Modified"))
+        assert await source.refetch()
+        tags = [request.headers.get("if-none-match") for request in peer.received]
+        assert tags[:2] == [None, None]
+        assert None not in tags[2:]
+        assert len(tags) == 4
+
+    async def test_keys_that_moved_are_followed(self, peer: Peer, mint: Mint, start: Start, soon: Soon) -> None:
+        old = {"keys": mint.key_set("ES256").to_json(), "moved": mint.key_set("EdDSA").to_json()}
+        peer.answer = serving_each(peer, meta=metadata(peer, mint.issuer), **old)
+        source, found = start("/meta", issuer=mint.issuer, cool_down=0)
+        await soon(lambda: len(found) == 1, "the keys are here")
+        new = metadata(peer, mint.issuer, jwks_uri=f"{peer.url}/moved")
+        peer.answer = serving_each(peer, meta=new, **old)
+        assert await source.refetch()
+        assert [key.algorithm for keys in found for key in keys] == ["ES256", "EdDSA"]
+
+    @pytest.mark.parametrize(
+        ("members", "reason"),
+        [
+            (
+                {"issuer": "https://auth.example.com/"},
+                "is of the issuer 'https://auth.example.com/', and 'https://auth",
+            ),
+            ({"issuer": "https://evil.example"}, "is of the issuer 'https://evil.example'"),
+            ({"issuer": None}, "no list of keys"),
+            ({"jwks_uri": "http://keys.example/keys"}, "jwks_uri is plain http beyond this machine"),
+            ({"jwks_uri": "//keys.example/keys"}, "jwks_uri is no https URL"),
+            ({"jwks_uri": "file:///etc/passwd"}, "jwks_uri is no https URL"),
+            ({"jwks_uri": "https://user:s3cret@keys.example/keys"}, "jwks_uri is no https URL"),
+            ({"jwks_uri": "https://[::1"}, "jwks_uri is no https URL"),
+            ({"jwks_uri": "https://keys.example/k\r\nx: y"}, "jwks_uri is no https URL"),
+            ({"jwks_uri": 7}, "no list of keys"),
+            ({"jwks_uri": ""}, "no list of keys"),
+        ],
+        ids=str,
+    )
+    async def test_metadata_that_can_not_be_trusted_are_refused_with_the_reason(
+        self,
+        peer: Peer,
+        mint: Mint,
+        start: Start,
+        soon: Soon,
+        *,
+        caplog: pytest.LogCaptureFixture,
+        members: dict[str, Any],
+        reason: str,
+    ) -> None:
+        body = metadata(peer, **{"issuer": mint.issuer, **members})
+        peer.answer = serving_each(peer, meta=body, keys=mint.key_set().to_json())
+        source, found = start("/meta", issuer=mint.issuer)
+        await soon(lambda: source.attempts >= 2, "it has tried again")
+        assert found == []
+        assert reason in caplog.text
+        assert "Traceback" not in caplog.text
+        assert "s3cret" not in caplog.text
+        assert peer.of("/keys") == []
+
+    async def test_they_lead_no_further_than_to_the_keys(
+        self, peer: Peer, mint: Mint, start: Start, soon: Soon
+    ) -> None:
+        nested = metadata(peer, mint.issuer, jwks_uri=f"{peer.url}/more")
+        peer.answer = serving_each(peer, meta=metadata(peer, mint.issuer), keys=nested, more=mint.key_set().to_json())
+        source, found = start("/meta", issuer=mint.issuer)
+        await soon(lambda: source.attempts >= 2, "it has tried again")
+        assert (found, peer.of("/more")) == ([], [])
+
+    async def test_plain_http_to_another_machine_may_be_allowed(
+        self, peer: Peer, mint: Mint, start: Start, soon: Soon, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        body = metadata(peer, mint.issuer, jwks_uri="http://keys.invalid/keys?tenant=a")
+        peer.answer = serving_each(peer, meta=body)
+        start("/meta", issuer=mint.issuer, allow_http=True)
+        await soon(lambda: "keys http://keys.invalid/keys?tenant=a: " in caplog.text, "it was asked and is not there")
+
+    async def test_both_fetches_share_one_time_out(self, peer: Peer, mint: Mint, start: Start, soon: Soon) -> None:
+        async def slow(request: Received, send: Send) -> None:
+            await asyncio.sleep(0.3)
+            await serving_each(peer, meta=metadata(peer, mint.issuer), keys=mint.key_set().to_json())(request, send)
+
+        peer.answer = slow
+        source, found = start("/meta", issuer=mint.issuer, timeout=0.5)
+        await soon(lambda: source.attempts >= 2, "it has tried again")
+        assert found == []
+
+
+async def test_keys_in_pem_are_known_by_their_thumbprints(peer: Peer, mint: Mint, start: Start, soon: Soon) -> None:
+    pem = "".join(key.pem() for key in mint.key_set()).encode()
+    peer.answer = serving_each(peer, public_key=pem)
+    _, found = start("/public_key")
+    await soon(lambda: len(found) == 1, "the keys are here")
+    assert {key.key_id for key in found[0]} == {key.key_id for key in mint.key_set()}
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        b"-----BEGIN PUBLIC KEY-----\n",
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN \xff",
+    ],
+)
+async def test_pem_that_holds_no_key_is_refused(
+    peer: Peer, start: Start, soon: Soon, caplog: pytest.LogCaptureFixture, pem: bytes
+) -> None:
+    peer.answer = serving_each(peer, public_key=pem)
+    source, found = start("/public_key")
+    await soon(lambda: source.attempts >= 2, "it has tried again")
+    assert found == []
+    assert "Traceback" not in caplog.text
 
 
 class TestCaching:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from authix.errors import SourceError
 from authix.keys import ALGORITHMS, KeySet, VerificationKey, thumbprint
-from authix.tokens import base64url_encode, parse
+from authix.tokens import base64url_encode, take_apart
 
 if TYPE_CHECKING:
     from tests.sdk.conftest import Mint
@@ -43,7 +43,7 @@ def test_a_key_id_is_the_thumbprint_of_the_key(mint: Mint, algorithm: str) -> No
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_key_set_reads_what_it_wrote_and_verifies_with_it(mint: Mint, algorithm: str) -> None:
     keys = KeySet.from_json(mint.key_set().to_json())
-    parsed = parse(mint(algorithm))
+    parsed = take_apart(mint(algorithm))
     key = keys.get(parsed.key_id)
     assert key is not None
     assert key.verify(parsed.signing_input, parsed.signature)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import math
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from authix import Authix, AuthixError, WhenStale
+from authix.errors import KeyUnknown
+from authix.keys import KeySet, VerificationKey
+from authix.tokens import base64url_encode
 from tests.programs import IssuerProgram, Program, login, register
 
 if TYPE_CHECKING:
-    from tests.sdk.conftest import Mint
+    from tests.sdk.conftest import Authority, Mint, Received, Send
 
 Soon = Callable[..., Awaitable[None]]
 Services = dict[str, Authix]
@@ -127,3 +136,70 @@ async def recovery(services: Services, token: str, dead: str, soon: Soon) -> Non
     await soon(all_ready(services), "all are ready again")
     await soon(all_say(services, token, "accepted"), "the token is good again")
     assert all_say(services, dead, "token_revoked")()
+
+
+class KeyEndpoint:
+    """The authority's /keys: it does as it is told, and all that it serves holds the mint's first key."""
+
+    def __init__(self, authority: Authority, mint: Mint) -> None:
+        self._authority, self._mint = authority, mint
+        self._goes_on = authority.answer
+        self.behaviour = "serves"
+        authority.mint = mint
+        authority.answer = self._answer
+
+    @property
+    def fetches(self) -> int:
+        return len(self._authority.of("/keys"))
+
+    async def _answer(self, request: Received, send: Send) -> None:
+        if request.path != "/keys":
+            await self._goes_on(request, send)
+            return
+        match self.behaviour:
+            case "hangs":
+                await asyncio.Event().wait()
+            case "fails":
+                await send(self._authority.http(status="500 Internal Server Error"))
+            case "serves garbage":
+                await send(self._authority.http(b'{"keys":[{"kty":"RSA","n":"AAAA"}]}'))
+            case "serves":
+                await send(self._authority.http(self._keys()))
+            case "rotates every second":
+                await send(self._authority.http(self._keys(), cache_control="max-age=1"))
+
+    def _keys(self) -> bytes:
+        """Never twice the same."""
+        new = VerificationKey(ed25519.Ed25519PrivateKey.generate().public_key())
+        return KeySet([self._mint.public("ES256"), new]).to_json()
+
+
+@pytest.mark.parametrize("behaviour", ["hangs", "fails", "serves garbage", "rotates every second"])
+async def test_known_keys_verify_at_once_while_10000_unknown_key_ids_cause_one_fetch(
+    authority: Authority, live_mint: Mint, soon: Soon, behaviour: str
+) -> None:
+    endpoint = KeyEndpoint(authority, live_mint)
+    async with authority.auth() as auth:
+        await soon(auth.ready, "it is ready")
+        endpoint.behaviour, before, start = behaviour, endpoint.fetches, time.monotonic()
+        attack = asyncio.gather(
+            *(auth.authenticate(unknown) for unknown in unknown_keys(live_mint, 10_000)), return_exceptions=True
+        )
+        verified, slowest = 0, 0.0
+        while not attack.done() or verified < 100:
+            token, began = live_mint.fresh(), time.monotonic()  # never seen before, so its signature is checked
+            auth.verify(token)
+            slowest = max(slowest, time.monotonic() - began)
+            verified += 1
+            await asyncio.sleep(0.01)
+        assert slowest < 2, "nothing was waited for"
+        assert Counter(type(error) for error in await attack) == {KeyUnknown: 10_000}
+        refreshes = math.ceil(time.monotonic() - start) if behaviour == "rotates every second" else 0
+        assert 1 <= endpoint.fetches - before <= 1 + refreshes
+
+
+def unknown_keys(mint: Mint, count: int) -> list[str]:
+    """Tokens under key ids that nobody knows."""
+    _, body, tail = mint.fresh().split(".")
+    heads = (json.dumps(mint.header(kid=f"unknown-{n}")).encode() for n in range(count))
+    return [f"{base64url_encode(head)}.{body}.{tail}" for head in heads]

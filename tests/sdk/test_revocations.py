@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from authix.events import KeyRevoked, Revocation, SessionRevoked, UserRevoked
-from authix.revocations import RevocationMap
+from authix.events import LOG_WINDOW, KeyRevoked, Revocation, SessionRevoked, UserRevoked, keep_until
+from authix.revocations import REST, SHARDS, RevocationMap
 
 SUBJECTS, SESSIONS = ("u1", "u2"), ("s1", "s2", None)
+NAMES = [f"n{n}" for n in range(20)]
 LIFE = 10
 """Seconds that a token lives in the model."""
 
@@ -90,30 +91,96 @@ def test_a_longer_until_keeps_an_entry_longer() -> None:
         assert len(revoked) == 0
 
 
-@pytest.mark.parametrize("limit", [1, 7, 100])
+@pytest.mark.parametrize("limit", [1, 500, 10_000])
 def test_forgetting_is_bounded_per_call_and_ends(limit: int) -> None:
-    revoked = merged([UserRevoked(sub=f"u{n}", since_us=n, until=n // 3) for n in range(60)])
-    calls, before = 1, len(revoked)
+    count = 20_000
+    revoked = merged([UserRevoked(sub=f"u{n}", since_us=n, until=n // 3) for n in range(count)])
+    shard = 2 * count // SHARDS  # the limit is looked at after each
+    before = count
     while revoked.evict(now=1e9, limit=limit):
-        assert before - len(revoked) <= limit
-        calls, before = calls + 1, len(revoked)
+        assert 0 < before - len(revoked) <= limit + shard
+        before = len(revoked)
     assert len(revoked) == 0
-    assert calls == -(-60 // limit)
 
 
-def test_what_was_forgotten_is_still_refused() -> None:
-    revoked = merged(
-        [UserRevoked(sub="u1", since_us=1000, until=400), SessionRevoked(sub="u1", sid="s1", since_us=5, until=1)]
+@pytest.mark.parametrize("usual", [True, False], ids=["usual", "unusual"])
+def test_what_lives_on_stays_while_others_leave_and_leaves_in_its_turn(usual: bool) -> None:  # noqa: FBT001 - a parameter
+    def of(sub: str, second: int) -> UserRevoked:
+        since_us = second * 1_000_000
+        return UserRevoked(sub=sub, since_us=since_us, until=keep_until(since_us) if usual else second + 50)
+
+    revoked, life = RevocationMap(), LOG_WINDOW if usual else 50
+    for second in range(1000, 1500):
+        revoked.apply(of(f"u{second}", second))
+    for now in range(1000 + life, 1600 + life):
+        while revoked.evict(now):
+            pass
+        dead = max(min(now - life, 1500) - 1000, 0)
+        assert 500 - dead <= len(revoked) <= 500 - max(dead - REST - 1, 0)
+        assert all(
+            revoked.revokes(subject=f"u{second}", session=None, issued_at_us=second * 1_000_000)
+            for second in range(max(now - life, 1000), 1500)
+        )
+    assert len(revoked) == 0
+    assert revoked.has_forgotten(1499 * 1_000_000)
+
+
+class TestAFullMap:
+    @given(
+        st.integers(1, 30),
+        st.lists(
+            st.builds(
+                SessionRevoked,
+                sub=st.just("u1"),
+                sid=st.sampled_from(NAMES),
+                since_us=moments,
+                until=st.integers(40, 60),
+            )
+            | st.builds(UserRevoked, sub=st.sampled_from(NAMES), since_us=moments, until=st.integers(40, 60))
+            | st.builds(KeyRevoked, kid=st.sampled_from(("k1", "k2")), until=st.integers(40, 60))
+            | st.integers(30, 60),
+            max_size=80,
+        ),
     )
-    revoked.evict(now=2)
-    assert revoked.has_forgotten(5)
-    assert not revoked.has_forgotten(6)
-    revoked.evict(now=401)
-    assert revoked.has_forgotten(1000)
-    assert not revoked.has_forgotten(1001)
-    revoked.apply(UserRevoked(sub="u2", since_us=7, until=402))
-    revoked.evict(now=403)
-    assert revoked.has_forgotten(1000), "what left later was older"
+    def test_refuses_all_that_one_without_end_does_and_otherwise_only_older_tokens(
+        self, max_entries: int, steps: list[Revocation | int]
+    ) -> None:
+        full, endless = RevocationMap(max_entries), RevocationMap()
+        for step in steps:
+            for revoked in (full, endless):
+                if isinstance(step, int):
+                    revoked.evict(step)
+                else:
+                    revoked.apply(step)
+            assert len(full) <= max_entries + 2, "two keys are not counted"
+        coarse_us = -1 if full.coarse_us is None else full.coarse_us
+        for name, at_us in product(NAMES, range(32)):
+            refused = [
+                revoked.revokes(subject=name, session=None, issued_at_us=at_us)
+                or revoked.revokes(subject="", session=name, issued_at_us=at_us)
+                or revoked.has_forgotten(at_us)
+                for revoked in (full, endless)
+            ]
+            assert refused[0] is (refused[1] or at_us <= coarse_us)
+        assert full.revokes_key("k1") == endless.revokes_key("k1")
+
+    def test_says_so_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        revoked = RevocationMap(100)
+        for n in range(100):
+            revoked.apply(UserRevoked(sub=f"u{n}", since_us=n, until=10))
+        assert (revoked.coarse_us, caplog.records) == (None, [])
+        for n in range(100, 1000):
+            revoked.apply(UserRevoked(sub=f"u{n}", since_us=n, until=10))
+        assert 0 <= (revoked.coarse_us or -1) < 1000
+        assert "AUTHIX_MAX_REVOCATIONS" in caplog.text
+        assert len(caplog.records) == 1
+
+    def test_still_remembers_most_of_what_it_can_hold(self) -> None:
+        revoked = RevocationMap(50_000)
+        for n in range(150_000):
+            revoked.apply(UserRevoked(sub=f"u{n}", since_us=n, until=10))
+            assert len(revoked) <= 50_000
+        assert not revoked.has_forgotten(150_000 - 35_000)
 
 
 class LogoutsUnderAJumpyClock(RuleBasedStateMachine):

@@ -111,7 +111,7 @@ class TestLogout:
     async def test_a_logout_is_heard_and_told(self, authority: Authority, mint: Mint, soon: Soon) -> None:
         heard: list[Revocation] = []
         async with authority.auth() as auth:
-            auth.on_revoked.append(heard.append)
+            auth.on_revoked(heard.append)
             await soon(auth.ready, "it is ready")
             token, other = mint.fresh(sub="ada"), mint.fresh(sub="bob")
             auth.verify(token)

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from authix import Authix, SettingsError, VerifierSettings, WhenStale
-from authix.settings import add_flags, from_flags, load
+from authix.claims import ClaimPaths
+from authix.settings import NO_FEED, add_flags, from_flags, load
 
 NEEDED = {"AUTHIX_ISSUER": "https://auth.example.com", "AUTHIX_AUDIENCE": "orders"}
 SECRET = "s3cret-s3cret-s3cret-s3cret-s3cret"
@@ -22,9 +24,14 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "AUTHIX_ISSUER": ("https://other.example.com", "https://other.example.com"),
     "AUTHIX_AUDIENCE": ("billing", "billing"),
     "AUTHIX_KEYS": ("https://keys.example.com/jwks", "https://keys.example.com/jwks"),
+    "AUTHIX_KEYS_CACHE": (__file__ + ".json", __file__ + ".json"),
+    "AUTHIX_FEED": ("none", (NO_FEED,)),
     "AUTHIX_FEED_TOKEN": (SECRET, SECRET),
     "AUTHIX_ALLOW_HTTP": ("yes", True),
     "AUTHIX_ALGORITHM": ("EdDSA, RS256", frozenset({"EdDSA", "RS256"})),
+    "AUTHIX_CA": (certifi.where(), certifi.where()),
+    "AUTHIX_TOKEN_TYPES": ("at+jwt, application/jwt,none", frozenset({"at+jwt", "jwt", "none"})),
+    "AUTHIX_CLAIMS": ("roles=scope", ClaimPaths(roles=(("scope",),))),
     "AUTHIX_LEEWAY": ("7", 7),
     "AUTHIX_STALE_AFTER": ("30", 30),
     "AUTHIX_WHEN_STALE": ("clamp", WhenStale.CLAMP),
@@ -133,6 +140,12 @@ class TestProblems:
             *(("AUTHIX_WHEN_STALE", text) for text in ("Reject", "ignore")),
             *(("AUTHIX_ALGORITHM", text) for text in ("HS256", "none", "ES256,none", "es256", ",")),
             *(("AUTHIX_ALLOW_HTTP", text) for text in ("y", "on", "2")),
+            *(("AUTHIX_KEYS_CACHE", text) for text in ("/not/there/keys.json", "/", str(Path(__file__).parent))),
+            *(("AUTHIX_CA", text) for text in ("/not/there.pem", "/", __file__)),
+            *(("AUTHIX_TOKEN_TYPES", text) for text in (",", "JWT,", "a b", "application/", "é")),
+            *(("AUTHIX_CLAIMS", text) for text in ("roles", "role=x", "roles=", "roles=a..b", "roles=a.", 'roles="')),
+            *(("AUTHIX_CLAIMS", text) for text in ("roles=a,,session=b", "roles=a,", "roles=a b", "roles=a session=b")),
+            *(("AUTHIX_FEED", text) for text in ("none,https://a.example/feed", "None", "https://a.example/feed,none")),
             *(("AUTHIX_FEED_TOKEN", text) for text in ("short", "x" * 31, "x" * 40 + " ", "a b" * 20, "é" * 40)),
         ],
     )
@@ -166,6 +179,18 @@ class TestProblems:
         (problem,) = problems({**NEEDED, name: text})
         assert problem.startswith(f"{name} must ")
 
+    def test_only_roles_are_from_several_claims(self) -> None:
+        (problem,) = problems({**NEEDED, "AUTHIX_CLAIMS": "subject=oid,subject=sub"})
+        assert problem == "AUTHIX_CLAIMS names subject twice: only roles may stand in several places."
+
+    def test_an_issuer_with_a_slash_at_its_end_is_only_one_whose_keys_are_named(self) -> None:
+        slashed = {**NEEDED, "AUTHIX_ISSUER": "https://tenant.example/"}
+        (problem,) = problems(slashed)
+        assert problem.startswith("AUTHIX_ISSUER must have no slash at the end, unless AUTHIX_KEYS names ")
+        settings = load(VerifierSettings, {**slashed, "AUTHIX_KEYS": "https://tenant.example/keys"})
+        assert settings.issuer == "https://tenant.example/"
+        assert [feed.url for feed in settings.feeds] == ["https://tenant.example/revocations"]
+
     @pytest.mark.parametrize("argument", [61, -1, 10**9, 2.5])
     def test_an_argument_has_the_same_bounds_as_a_text(self, argument: float) -> None:
         (problem,) = problems(NEEDED, leeway=argument)
@@ -178,6 +203,25 @@ class TestProblems:
             problem
             == f"AUTHIX_FEED_TOKEN can't be read from AUTHIX_FEED_TOKEN_FILE={path} (FileNotFoundError): mend the path."
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("session=a", ClaimPaths(session=("a",))),
+        ("roles=realm_access.roles , subject=oid", ClaimPaths(subject=("oid",), roles=(("realm_access", "roles"),))),
+        ("roles=a,roles=b.c", ClaimPaths(roles=(("a",), ("b", "c")))),
+        ('roles="https://example.com/roles"', ClaimPaths(roles=(("https://example.com/roles",),))),
+        ('roles=a."b.c"."d,roles=e"', ClaimPaths(roles=(("a", "b.c", "d,roles=e"),))),
+        ("token_id=urn:x/y", ClaimPaths(token_id=("urn:x/y",))),
+    ],
+)
+def test_a_claim_is_named_by_its_path_with_quotes_around_odd_names(text: str, paths: ClaimPaths) -> None:
+    assert load(VerifierSettings, {**NEEDED, "AUTHIX_CLAIMS": text}).claims == paths
+
+
+def test_no_feed_is_none_at_all() -> None:
+    assert load(VerifierSettings, {**NEEDED, "AUTHIX_FEED": "none"}).feeds == ()
 
 
 class TestPlainHttp:

@@ -11,8 +11,8 @@ from authix.claims import Claims
 from authix.errors import AuthixError, KeyRevoked, TokenError, TokenExpired, TokenRevoked
 from authix.events import KeyRevoked as KeyRevokedEvent
 from authix.events import Revocation, SessionRevoked, UserRevoked
+from authix.streams import OpenStreams
 from authix.verifier import Verifier
-from authix_sidecar.streams import OpenStreams
 
 FAR = 4_000_000_000
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,11 @@ NewVerifier = Callable[..., Verifier]
 NOW_US = 1_700_000_000_000_000
 
 
-def code_of(verifier: Verifier, token: str, now: float, monotonic: float = 0) -> str:
+def code_of(
+    verifier: Verifier, token: str, now: float, monotonic: float = 0, when_stale: WhenStale | None = None
+) -> str:
     try:
-        verifier.verify(token, now=now, monotonic=monotonic)
+        verifier.verify(token, now=now, monotonic=monotonic, when_stale=when_stale)
     except AuthixError as error:
         return error.code
     return "accepted"
@@ -323,6 +326,23 @@ class TestFreshness:
         with pytest.raises(TokenRevoked):
             verifier.verify(mint(), now=mint.now, monotonic=1000)
 
+    @pytest.mark.parametrize("own", WhenStale)
+    @pytest.mark.parametrize(
+        ("asked", "verdict"),
+        [(WhenStale.REJECT, "feed_stale"), (WhenStale.CLAMP, "feed_stale"), (WhenStale.ACCEPT, "accepted")],
+    )
+    def test_a_call_may_bring_its_own_policy(
+        self, mint: Mint, new_verifier: NewVerifier, own: WhenStale, asked: WhenStale, verdict: str
+    ) -> None:
+        verifier, now = new_verifier(when_stale=own), mint.now + 100
+        assert code_of(verifier, mint(), now, 100, asked) == verdict
+        assert code_of(verifier, mint(), now, 0, asked) == "accepted", "nothing is stale"
+
+    def test_without_a_feed_nothing_is_stale(self, mint: Mint) -> None:
+        verifier = Verifier(issuer=mint.issuer, audience=mint.audience, feed=False)
+        verifier.use_keys(mint.key_set())
+        assert code_of(verifier, mint(), mint.now, 1000) == "accepted"
+
     def test_a_feed_is_stale_by_the_lag_alone(self, mint: Mint, new_verifier: NewVerifier) -> None:
         verifier = new_verifier()
         verifier.apply(Heartbeat(at_us=17_000_000, complete_until_us=1_000_000), monotonic=1)
@@ -341,6 +361,41 @@ class TestMemory:
     def test_a_long_token_is_judged_each_time(self, mint: Mint, judge: Callable[..., str]) -> None:
         token = mint(x="x" * 3000)
         assert judge(token) == judge(token) == "accepted"
+
+    @pytest.mark.parametrize(
+        ("setting", "value", "verdict"),
+        [
+            ("issuer", "https://other.example", "issuer_wrong"),
+            ("audience", "others", "audience_wrong"),
+            ("algorithms", frozenset({"EdDSA"}), "algorithm_refused"),
+            ("types", frozenset({"jwt"}), "token_type_wrong"),
+            ("leeway", -400, "token_expired"),
+        ],
+    )
+    def test_a_token_seen_before_is_judged_by_the_settings_of_now(
+        self, mint: Mint, new_verifier: NewVerifier, setting: str, value: object, verdict: str
+    ) -> None:
+        verifier = new_verifier()
+        assert code_of(verifier, mint(), mint.now) == "accepted"
+        token = mint()
+        assert code_of(verifier, token, mint.now) == "accepted"
+        setattr(verifier, setting, value)
+        assert code_of(verifier, token, mint.now) == verdict
+
+    @pytest.mark.parametrize("size", [0, 1100])
+    def test_memory_stays_bounded_however_many_tokens_come(
+        self, mint: Mint, new_verifier: NewVerifier, size: int
+    ) -> None:
+        """400 tokens are kept of 2,400, at most 2 KiB each and twice that with what they say."""
+        verifier = new_verifier(cache_entries=400)
+        tracemalloc.start()
+        try:
+            for n in range(2400):
+                verifier.verify(mint("EdDSA", jti=f"j{n}", x="x" * size), now=mint.now, monotonic=0)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 400 * 3 * 2048
 
     def test_a_refused_token_is_not_remembered_as_good(
         self, mint: Mint, verifier: Verifier, judge: Callable[..., str]

@@ -1,39 +1,105 @@
 """ASGI: a middleware that lets only verified requests through.
 
 Rule: every http and websocket request needs a good access token unless its path is public; the claims are in
-``scope["authix.claims"]``. The verifier runs with the application's lifespan; where server or application have none, it
-starts with the first request.
+``scope["authix.claims"]``. From the moment the token is revoked or expires, nothing more goes out on a WebSocket or an
+event stream; it is closed, and the application's task cancelled. A plain request in flight is let finish.
+
+The verifier runs with the application's lifespan; where server or application have none, it starts with the first
+request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
 
-from authix.bearer import bearer_token, refusal
-from authix.errors import AuthixError
+from authix.bearer import CLOSE_CODE, bearer_token, refusal
+from authix.claims import Claims
+from authix.errors import AuthixError, TokenError
+from authix.freshness import WhenStale
 from authix.runtime import Authix
+from authix.streams import UntilRevoked
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+"""Each framework has types of its own for the three."""
+
+CLAIMS = "authix.claims"
+"""Where the scope holds the claims of a request that was let through."""
+_GUARDS = "authix.guards"
+_ENDS: dict[str, Message] = {
+    "http.response.start": {"type": "http.response.body", "body": b""},
+    "websocket.http.response.start": {"type": "websocket.http.response.body", "body": b""},
+}
+"""What ends an answer that began so."""
 
 
-class AuthixMiddleware:
-    """Wraps an ASGI application (Starlette, FastAPI, Quart, Litestar, …).
+class Guard:
+    """What goes out on one connection, and its end when the token behind it dies."""
 
-    ``public`` names exact paths that need no token; ``roles`` are all required of every other request.
-    """
+    def __init__(self, auth: Authix, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._life = UntilRevoked(auth.streams, on_end=self._end)
+        self._claims: Claims | None = None
+        self._begun: str | None = None
+        self._over = False
+        self._closing: asyncio.Task[None] | None = None
 
-    def __init__(
-        self, app: Application, *, auth: Authix, public: Collection[str] = (), roles: Collection[str] = ()
-    ) -> None:
+    def hold(self, claims: Claims) -> None:
+        """From now on the connection stands on this token."""
+        self._scope[CLAIMS] = self._claims = claims
+        if self._scope["type"] == "websocket":
+            self._life.begin(claims)
+
+    async def run(self, application: Application) -> None:
+        try:
+            async with self._life:
+                await application(self._scope, self._receive, self._sending)
+        except TokenError as error:
+            if error is not self._life.ended_by:
+                raise
+        finally:
+            if self._closing is not None:
+                await self._closing
+
+    async def _sending(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start" and self._claims is not None and _is_event_stream(message):
+            self._life.begin(self._claims)
+        if self._life.ended_by is not None:
+            return
+        if kind == "websocket.accept" or kind in _ENDS:
+            self._begun = kind
+        elif kind == "websocket.close" or (kind.endswith("http.response.body") and not message.get("more_body")):
+            self._over = True
+        await self._send(message)
+
+    def _end(self, why: AuthixError) -> None:
+        # not by the cancelled task, which may have much to put away
+        if not self._over:
+            self._closing = asyncio.create_task(self._close(why))
+
+    async def _close(self, why: AuthixError) -> None:
+        if self._begun is None:
+            await refuse(why, self._scope, self._send)
+        elif self._begun in _ENDS:
+            await self._send(dict(_ENDS[self._begun]))
+        else:
+            await self._send({"type": "websocket.close", "code": CLOSE_CODE, "reason": why.code})
+
+
+class GuardMiddleware:
+    """Runs the verifier and watches over connections for what judges them further inside."""
+
+    def __init__(self, app: Application, *, auth: Authix) -> None:
         self._app = app
         self._auth = auth
-        self._public = frozenset(public)
-        self._roles = frozenset(roles)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -42,13 +108,14 @@ class AuthixMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             raise ValueError(f"no token can be asked of ASGI scope type {scope['type']!r}")
         await self._start()
-        if scope["path"] not in self._public:
-            headers = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
-            try:
-                scope["authix.claims"] = await self._auth.authenticate(bearer_token(headers), roles=self._roles)
-            except AuthixError as error:
-                await _refuse(error, scope, send)
-                return
+        guards = scope.setdefault(_GUARDS, {})
+        if self._auth in guards:
+            await self._serve(scope, receive, send)
+        else:
+            guard = guards[self._auth] = Guard(self._auth, scope, receive, send)
+            await guard.run(self._serve)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
 
     async def _start(self) -> None:
@@ -66,7 +133,55 @@ class AuthixMiddleware:
         return sending
 
 
-async def _refuse(error: AuthixError, scope: Scope, send: Send) -> None:
+class AuthixMiddleware(GuardMiddleware):
+    """Wraps an ASGI application (Starlette, Quart, Litestar, …), or one Starlette ``Route`` or ``Mount``.
+
+    ``public`` names exact paths that need no token; ``roles`` are all required of every other request. ``when_stale``
+    is the policy here, or a mapping of exact paths to theirs.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        auth: Authix,
+        public: Collection[str] = (),
+        roles: Collection[str] = (),
+        when_stale: WhenStale | Mapping[str, WhenStale] | None = None,
+    ) -> None:
+        super().__init__(app, auth=auth)
+        self._public = frozenset(public)
+        self._roles = frozenset(roles)
+        self._when_stale = when_stale
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if path not in self._public:
+            when_stale = self._when_stale
+            policy = when_stale.get(path) if isinstance(when_stale, Mapping) else when_stale
+            try:
+                await judge(self._auth, scope, roles=self._roles, when_stale=policy)
+            except AuthixError as error:
+                await refuse(error, scope, send)
+                return
+        await super()._serve(scope, receive, send)
+
+
+async def judge(
+    auth: Authix, scope: Scope, *, roles: frozenset[str] = frozenset(), when_stale: WhenStale | None = None
+) -> Claims:
+    """The claims of a connection's token, which it stands on from now on. Raises as ``Authix.authenticate`` does."""
+    headers = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+    claims = await auth.authenticate(bearer_token(headers), roles=roles, when_stale=when_stale)
+    guard: Guard | None = scope.get(_GUARDS, {}).get(auth)
+    if guard is None:
+        raise RuntimeError("the application lacks the middleware of this Authix")
+    guard.hold(claims)
+    return claims
+
+
+async def refuse(error: AuthixError, scope: Scope, send: Send) -> None:
+    """Answer with the refusal; a WebSocket at its handshake."""
     kind = "http"
     if scope["type"] == "websocket":
         if "websocket.http.response" not in (scope.get("extensions") or {}):
@@ -78,3 +193,10 @@ async def _refuse(error: AuthixError, scope: Scope, send: Send) -> None:
     encoded.append((b"content-length", str(len(body)).encode("ascii")))
     await send({"type": f"{kind}.response.start", "status": status, "headers": encoded})
     await send({"type": f"{kind}.response.body", "body": body})
+
+
+def _is_event_stream(start: Message) -> bool:
+    return any(
+        name.lower() == b"content-type" and value.lower().lstrip().startswith(b"text/event-stream")
+        for name, value in start.get("headers", ())
+    )

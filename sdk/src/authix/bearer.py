@@ -16,9 +16,12 @@ import msgspec
 from authix.errors import AuthixError, RoleMissing, TokenError, TokenMalformed, TokenMissing, Unavailable
 
 _BEARER = re.compile(r"bearer ([A-Za-z0-9\-._~+/]+=*)", re.ASCII | re.IGNORECASE)
+_JOINT = re.compile(r",[ \t]*(?=bearer )", re.ASCII | re.IGNORECASE)
 _SCHEME = re.compile(r"bearer( |$)", re.ASCII | re.IGNORECASE)
 
 PROBLEM_JSON = "application/problem+json"
+CLOSE_CODE = 4401
+"""Closes a WebSocket whose token was revoked or has expired; its reason is the error's code."""
 
 
 class Refusal(NamedTuple):
@@ -45,6 +48,11 @@ def bearer_token(authorization: Sequence[str]) -> str:
     if match is None:
         raise TokenMalformed("the Authorization header is not 'Bearer <token>'")
     return match[1]
+
+
+def apart(authorization: str | None) -> Sequence[str]:
+    """A request's ``Authorization`` headers where the server joined them with commas, as WSGI and Django do."""
+    return () if authorization is None else _JOINT.split(authorization)
 
 
 def refusal(error: AuthixError) -> Refusal:

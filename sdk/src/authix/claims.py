@@ -1,17 +1,24 @@
-"""What a verified token says.
+"""What a verified token says, and where it says it.
 
 Rule: ``Claims`` exist only behind a checked signature; what was merely parsed is called payload.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import msgspec
 
+from authix.errors import ClaimError
 
-class Claims(msgspec.Struct, frozen=True, kw_only=True):
+Path = tuple[str, ...]
+"""Where something stands in a token: names from the outermost object inwards."""
+ABSENT: Final = object()
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The verified claims of an access token (RFC 9068, plus ``sid``, ``roles`` and ``iat_us``)."""
 
     subject: str
@@ -34,3 +41,32 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     """``kid`` of the header: the key that signed."""
     extra: Mapping[str, Any]
     """Every other claim, as it stood in the token; shared by all who present this token, so it is read-only."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClaimPaths:
+    """Where a token says what: other issuers have names of their own."""
+
+    subject: Path = ("sub",)
+    session: Path = ("sid",)
+    token_id: Path = ("jti",)
+    roles: tuple[Path, ...] = (("roles",),)
+    """What stands at any of these. Elsewhere than at ``roles`` it may be one text with spaces, as ``scope`` is."""
+
+    def all(self) -> Iterator[Path]:
+        yield from (self.subject, self.session, self.token_id, *self.roles)
+
+
+OURS: Final = ClaimPaths()
+
+
+def find(payload: Mapping[str, Any], path: Path) -> object:
+    """What stands there, or ``ABSENT``. Raises ``ClaimError`` where the way there is not through objects."""
+    found: object = payload
+    for name in path:
+        if not isinstance(found, dict):
+            raise ClaimError(".".join(path), "is not in an object")
+        if name not in found:
+            return ABSENT
+        found = found[name]
+    return found

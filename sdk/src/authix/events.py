@@ -6,7 +6,7 @@ but a known type that can't be read is an error, because skipping it would lose 
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 
@@ -63,6 +63,12 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="
 
 Revocation = UserRevoked | SessionRevoked | KeyRevoked
 Event = Revocation | Heartbeat
+
+
+class Take(Protocol):
+    """Takes events in the order of their feed; many at a time in a replay."""
+
+    def __call__(self, *events: Event) -> None: ...
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Callable
 
 import httpx
@@ -28,12 +29,21 @@ _FORESEEN = (httpx.HTTPError, SourceError)
 class HttpFeed:
     """A feed over server-sent events. ``take`` gets every event in the feed's order."""
 
-    def __init__(self, url: str, *, token: str, take: Callable[[Event], None], silence: float = SILENCE) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str,
+        take: Callable[[Event], None],
+        tls: ssl.SSLContext | bool = True,
+        silence: float = SILENCE,
+    ) -> None:
         self.url = url
         self._headers = {"Accept": sse.CONTENT_TYPE, "Accept-Encoding": "identity", "Cache-Control": "no-store"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._take = take
+        self._tls = tls
         self._silence = silence
         self._cursor: str | None = None
         self._healthy = False
@@ -42,7 +52,9 @@ class HttpFeed:
         """Follow for ever, resuming after every failure."""
         pause = _FIRST_PAUSE
         timeout = httpx.Timeout(self._silence)
-        async with httpx.AsyncClient(timeout=timeout, trust_env=False, follow_redirects=False) as client:
+        async with httpx.AsyncClient(
+            verify=self._tls, timeout=timeout, trust_env=False, follow_redirects=False
+        ) as client:
             while True:
                 self._healthy = False
                 try:

@@ -7,13 +7,16 @@ objects are made once, never per verification.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import jwt
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from authix.errors import SourceError
@@ -23,12 +26,15 @@ PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublic
 AlgorithmName = Literal["ES256", "EdDSA", "RS256"]
 ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
+MAX_DOCUMENT = 256 * 1024
+"""Largest key set that is read, in bytes."""
 
 _IMPLEMENTATIONS: Mapping[AlgorithmName, Algorithm] = {
     "ES256": ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1),
     "EdDSA": OKPAlgorithm(),
     "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
 }
+_PEM = re.compile(r"-----BEGIN [^-]+-----[^-]*-----END [^-]+-----", re.ASCII)
 _THUMBPRINT_MEMBERS = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
 
 
@@ -76,6 +82,21 @@ class KeySet:
         if not isinstance(jwks, list):
             raise SourceError("the key set has no list of keys")
         keys = [key for key in map(_from_jwk, jwks) if key is not None]
+        if not keys:
+            raise SourceError("the key set holds no usable key")
+        return cls(keys)
+
+    @classmethod
+    def from_pem(cls, document: bytes) -> KeySet:
+        """Read public keys one after the other in PEM; their key ids are their thumbprints.
+
+        Raises ``SourceError`` when one can't be read or used.
+        """
+        try:
+            blocks = _PEM.findall(document.decode("ascii"))
+            keys = [VerificationKey(cast(PublicKey, load_pem_public_key(block.encode()))) for block in blocks]
+        except (ValueError, UnsupportedAlgorithm):
+            raise SourceError("the keys in PEM can't be read") from None
         if not keys:
             raise SourceError("the key set holds no usable key")
         return cls(keys)

@@ -11,12 +11,13 @@ import re
 import threading
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
-from cachetools import LRUCache
+import msgspec
+from cachetools import FIFOCache
 
 from authix import errors, tokens
-from authix.claims import Claims
+from authix.claims import ABSENT, OURS, ClaimPaths, Claims, Path, find
 from authix.errors import (
     AlgorithmRefused,
     AudienceWrong,
@@ -34,25 +35,74 @@ from authix.errors import (
 from authix.events import Event, Heartbeat, KeyRevoked
 from authix.freshness import Freshness, WhenStale
 from authix.keys import AlgorithmName, KeySet
-from authix.revocations import RevocationMap
+from authix.revocations import MAX_ENTRIES, RevocationMap
 
 CLAMP_AGE = 60
 """Oldest token, in seconds, that a stale verifier still accepts under the policy ``clamp``."""
 CACHE_ENTRIES = 8192
 """Verified tokens that are remembered."""
 CACHED_TOKEN_BYTES = 2048
-"""Longest token that is remembered, so that the cache is bounded in bytes too."""
+"""Longest token that is remembered, so that the cache is bounded in bytes too.
+
+With ``CACHE_ENTRIES`` tokens and what they say that is 13 MiB of usual ones (0.5 KiB each) and 35 MiB of the longest;
+at the very worst, from an issuer that fills them with empty lists, 210 MiB.
+"""
 _LATEST = 100_000_000_000  # seconds; the year 5138, so that milliseconds are noticed
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
-_OURS = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "iat_us", "jti", "sid", "roles"})
+_TEXT = frozenset({str})
+_NUMBERS = frozenset({int, float})  # not bool
+_NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
+_OUR_ROLES = ("roles",)  # a list; elsewhere roles may be one text, as scope is
+_REGISTERED = frozenset({"iss", "aud", "exp", "nbf", "iat", "iat_us"})
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
-class _Verified(NamedTuple):
-    """A token that was found good under ``keys``, and the latest moment before which one of its claims forbids it."""
+class _AsIssued(msgspec.Struct, gc=False):
+    """A payload as our issuer spells it: these claims, in this order, and no other.
+
+    To read it so takes half the time. Whatever is spelled otherwise is read claim by claim, to the same verdict.
+    """
+
+    iss: str
+    sub: _Name
+    aud: str
+    iat: Annotated[int, msgspec.Meta(ge=0, lt=_LATEST)]
+    exp: Annotated[int, msgspec.Meta(ge=0, lt=_LATEST)]
+    iat_us: Annotated[int, msgspec.Meta(ge=0, lt=_LATEST * 1_000_000)]
+    jti: _Name
+    sid: _Name
+    roles: list[str]
+
+
+_ISSUED = msgspec.json.Decoder(_AsIssued)
+_SPELL = msgspec.json.Encoder()
+
+
+class _Verified(msgspec.Struct, frozen=True, gc=False):
+    """A token that was found good: what it says, and from when until when (leeway included) it says so."""
+
+    claims: Claims
+    begins: float
+    ends: float
+    begins_by: str
+    """The claim that forbids it for longest."""
+
+
+class _Remembered(FIFOCache[str, _Verified | None]):
+    """Verified tokens. The oldest makes room, which is also the first to expire, so a look changes nothing.
+
+    So looks need no lock: they read one dict. Whoever adds holds the lock.
+    """
+
+    def __missing__(self, token: str) -> None:
+        """Left while it was looked at."""
+
+
+class _Era(NamedTuple):
+    """A key set and the tokens verified under it, in one: no token outlives the keys it was verified under."""
 
     keys: KeySet
-    claims: Claims
-    begins: tuple[float, str]
+    verified: _Remembered
 
 
 class Verifier:
@@ -70,78 +120,132 @@ class Verifier:
         leeway: float = 5,
         stale_after: float = 15,
         when_stale: WhenStale = WhenStale.REJECT,
+        token_types: frozenset[str] = frozenset({"at+jwt"}),
+        claims: ClaimPaths = OURS,
+        feed: bool = True,
+        max_revocations: int = MAX_ENTRIES,
         cache_entries: int = CACHE_ENTRIES,
     ) -> None:
-        """``leeway`` and ``stale_after`` in seconds; ``cache_entries`` 0 remembers no token."""
+        """``leeway`` and ``stale_after`` in seconds; ``cache_entries`` 0 remembers no token.
+
+        ``token_types`` are the accepted ``typ`` (``none`` for a header without), ``claims`` tells where a token says
+        what. ``feed=False`` is for an issuer that tells no logouts: freshness is not judged.
+        """
+        self._cache_entries = cache_entries
+        self._cached_token_bytes = CACHED_TOKEN_BYTES if cache_entries else 0
+        self._cache_lock = threading.Lock()
+        self._begin_era(KeySet())
         self.issuer = issuer
         self.audience = audience
         self.algorithms = algorithms
         self.leeway = leeway
         self.stale_after = stale_after
         self.when_stale = when_stale
-        self.revocations = RevocationMap()
+        self.feed = feed
+        self.types = token_types | {f"application/{name}" for name in token_types}
+        self.paths = OURS if claims == OURS else claims
+        self._taken = _REGISTERED | {path[0] for path in claims.all() if len(path) == 1}
+        self.revocations = RevocationMap(max_revocations)
         self.freshness = Freshness()
-        self._keys = KeySet()
-        self._cache: LRUCache[str, _Verified] = LRUCache(cache_entries)
-        self._cached_token_bytes = CACHED_TOKEN_BYTES if cache_entries else 0
-        self._cache_lock = threading.Lock()
+
+    if not TYPE_CHECKING:  # or a type checker would let any name be set
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if not name.startswith("_"):
+                self._begin_era(self.keys)  # what was verified under another setting is judged anew
 
     @property
     def keys(self) -> KeySet:
-        return self._keys
+        return self._era.keys
 
     def use_keys(self, keys: KeySet) -> None:
-        """Replace the key set; tokens verified under the old one are judged anew. A revoked key does not come back."""
-        self._keys = KeySet(key for key in keys if not self.revocations.revokes_key(key.key_id))
+        """Replace the key set; tokens verified under another are judged anew. A revoked key does not come back."""
+        found = KeySet(key for key in keys if not self.revocations.revokes_key(key.key_id))
+        if found.to_json() != self.keys.to_json():
+            self._begin_era(found)
 
-    def apply(self, event: Event, monotonic: float) -> None:
-        """Take one event of the feed, in the feed's order, at ``monotonic`` seconds."""
+    def apply(self, event: Event, monotonic: float) -> bool:
+        """Take one event, in the feed's order, at ``monotonic`` seconds; whether it revokes anything new."""
         if isinstance(event, Heartbeat):
             self.freshness.observe(event, monotonic)
-            return
-        self.revocations.apply(event)
-        if isinstance(event, KeyRevoked) and event.kid in self._keys:
-            self.use_keys(self._keys)
+            return False
+        news = self.revocations.apply(event)
+        if isinstance(event, KeyRevoked) and event.kid in self.keys:
+            self.use_keys(self.keys)
+        return news
 
-    def verify(self, token: str, *, now: float, monotonic: float) -> Claims:
+    def verify(self, token: str, *, now: float, monotonic: float, when_stale: WhenStale | None = None) -> Claims:
         """The claims of ``token`` at ``now`` (epoch seconds) and ``monotonic`` (seconds).
 
-        Raises a ``TokenError`` when it is refused, ``NotReady`` or ``FeedStale`` when it can't be judged.
+        ``when_stale`` is the policy of this call; None: the verifier's own. Raises a ``TokenError`` when the token is
+        refused, ``NotReady`` or ``FeedStale`` when it can't be judged.
         """
-        keys = self._keys
-        with self._cache_lock:
-            verified = self._cache.get(token)
-        if verified is not None and verified.keys is keys:
-            self._check_times(verified, now)
-        else:
-            verified = self._verify_anew(token, keys, now)
-            if len(token) <= self._cached_token_bytes:
-                with self._cache_lock:
-                    self._cache[token] = verified
-        self._check_revocation(verified.claims)
-        self._check_freshness(verified.claims, now, monotonic)
-        return verified.claims
+        era = self._era
+        verified = era.verified.get(token)
+        if verified is None:
+            verified = self._verify_anew(token, era, now)
+        elif not verified.begins <= now < verified.ends:
+            _refuse_now(verified, now)
+        claims, revocations = verified.claims, self.revocations
+        issued_at_us = claims.issued_at_us
+        if revocations.revokes(subject=claims.subject, session=claims.session, issued_at_us=issued_at_us):
+            raise TokenRevoked("the user logged out after this token was issued")
+        if revocations.has_forgotten(issued_at_us):
+            raise TokenExpired("has passed by the age of the revocations kept")
+        age = self.freshness.age(monotonic)
+        if age is None or age > self.stale_after:
+            self._judge_stale(claims, age, now, when_stale or self.when_stale)
+        return claims
 
-    def _verify_anew(self, token: str, keys: KeySet, now: float) -> _Verified:
-        parsed = tokens.parse(token)
-        if parsed.algorithm not in self.algorithms:
+    def _begin_era(self, keys: KeySet) -> None:
+        self._era = _Era(keys, _Remembered(self._cache_entries))
+
+    def _verify_anew(self, token: str, era: _Era, now: float) -> _Verified:
+        parts = tokens.take_apart(token, self.types)
+        if parts.algorithm not in self.algorithms:
             raise AlgorithmRefused("the token's algorithm is not a configured one")
-        verified = self._read_claims(parsed.payload, parsed.key_id, keys)
-        self._check_times(verified, now)
-        key = keys.get(parsed.key_id)
+        verified = self._read_claims(parts.payload, parts.key_id)
+        if not verified.begins <= now < verified.ends:
+            _refuse_now(verified, now)
+        key = era.keys.get(parts.key_id)
         if key is None:
-            if self.revocations.revokes_key(parsed.key_id):
+            if self.revocations.revokes_key(parts.key_id):
                 raise errors.KeyRevoked("the token's key was revoked")
-            if not len(keys):
+            if not len(era.keys):
                 raise NotReady("the issuer's keys are not yet here")
             raise KeyUnknown("no known key has the token's key id")
-        if key.algorithm != parsed.algorithm:
+        if key.algorithm != parts.algorithm:
             raise AlgorithmRefused("the token's algorithm is not its key's")
-        if not key.verify(parsed.signing_input, parsed.signature):
+        if not key.verify(parts.signing_input, parts.signature):
             raise SignatureInvalid("the token's signature is wrong")
+        if len(token) <= self._cached_token_bytes:
+            with self._cache_lock:
+                era.verified[token] = verified
         return verified
 
-    def _read_claims(self, payload: Mapping[str, Any], key_id: str, keys: KeySet) -> _Verified:
+    def _read_claims(self, payload: bytes, key_id: str) -> _Verified:
+        said = self.paths is OURS and _read_as_issued(payload)
+        if not said or said.iss != self.issuer or said.aud != self.audience:
+            return self._read_any_claims(tokens.json_object(payload), key_id)
+        claims = Claims(
+            subject=said.sub,
+            session=said.sid,
+            roles=frozenset(said.roles),
+            issuer=said.iss,
+            audience=(said.aud,),
+            issued_at_us=said.iat_us,
+            expires_at=said.exp,
+            token_id=said.jti,
+            key_id=key_id,
+            extra=_NO_OTHERS,
+        )
+        begins: tuple[float, str] = (said.iat_us / 1_000_000, "iat_us")
+        if said.iat > begins[0]:
+            begins = (said.iat, "iat")
+        return _Verified(claims, begins[0] - self.leeway, said.exp + self.leeway, begins[1])
+
+    def _read_any_claims(self, payload: Mapping[str, Any], key_id: str) -> _Verified:
         if _required(payload, "iss") != self.issuer:
             raise IssuerWrong
         audience = _audience(_required(payload, "aud"))
@@ -149,54 +253,74 @@ class Verifier:
             raise AudienceWrong
         expires_at, issued_at = _time(payload, "exp"), _time(payload, "iat")
         # Without iat_us the moment lies somewhere in iat's second; its start is the side that refuses more.
-        issued_at_us = payload.get("iat_us", math.floor(issued_at) * 1_000_000)
+        issued_at_us = payload["iat_us"] if "iat_us" in payload else math.floor(issued_at) * 1_000_000
         if type(issued_at_us) is not int or not 0 <= issued_at_us < _LATEST * 1_000_000:
             raise ClaimError("iat_us", "is not a whole number of microseconds since 1970")
-        begins = [(issued_at, "iat"), (issued_at_us / 1_000_000, "iat_us")]
+        moments = [(issued_at, "iat"), (issued_at_us / 1_000_000, "iat_us")]
         if "nbf" in payload:
-            begins.append((_time(payload, "nbf"), "nbf"))
-        roles = payload.get("roles", [])
-        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
-            raise ClaimError("roles", "is not a list of strings")
+            moments.append((_time(payload, "nbf"), "nbf"))
+        subject = _name(payload, self.paths.subject)
+        if subject is None:
+            raise ClaimMissing(".".join(self.paths.subject))
         claims = Claims(
-            subject=_name(payload, "sub"),
-            session=_name(payload, "sid") if "sid" in payload else None,
-            roles=frozenset(roles),
+            subject=subject,
+            session=_name(payload, self.paths.session),
+            roles=self._roles(payload),
             issuer=self.issuer,
             audience=audience,
             issued_at_us=issued_at_us,
             expires_at=expires_at,
-            token_id=_name(payload, "jti") if "jti" in payload else None,
+            token_id=_name(payload, self.paths.token_id),
             key_id=key_id,
-            extra=MappingProxyType({name: value for name, value in payload.items() if name not in _OURS}),
+            extra=_others(payload, self._taken),
         )
-        return _Verified(keys, claims, max(begins))
+        begins, begins_by = max(moments)
+        return _Verified(claims, begins - self.leeway, expires_at + self.leeway, begins_by)
 
-    def _check_times(self, verified: _Verified, now: float) -> None:
-        if now >= verified.claims.expires_at + self.leeway:
-            raise TokenExpired
-        moment, claim = verified.begins
-        if moment > now + self.leeway:
-            raise TokenNotYetValid(claim)
+    def _roles(self, payload: Mapping[str, Any]) -> frozenset[str]:
+        found: list[str] = []
+        for path in self.paths.roles:
+            value = find(payload, path)
+            if isinstance(value, str) and path != _OUR_ROLES:
+                value = [role for role in value.split(" ") if role]
+            if value is ABSENT:
+                continue
+            if not isinstance(value, list) or not _TEXT.issuperset(map(type, value)):
+                raise ClaimError(".".join(path), "is not a list of strings")
+            found += value
+        return frozenset(found)
 
-    def _check_revocation(self, claims: Claims) -> None:
-        if self.revocations.revokes(subject=claims.subject, session=claims.session, issued_at_us=claims.issued_at_us):
-            raise TokenRevoked("the user logged out after this token was issued")
-        if self.revocations.has_forgotten(claims.issued_at_us):
-            raise TokenExpired("has passed by the age of the revocations kept")
-
-    def _check_freshness(self, claims: Claims, now: float, monotonic: float) -> None:
-        age = self.freshness.age(monotonic)
+    def _judge_stale(self, claims: Claims, age: float | None, now: float, when_stale: WhenStale) -> None:
+        if not self.feed:
+            return
         if age is None:
             raise NotReady("the revocation feed has not yet been replayed")
-        if age <= self.stale_after or self.when_stale is WhenStale.ACCEPT:
+        if when_stale is WhenStale.ACCEPT:
             return
-        if self.when_stale is WhenStale.CLAMP and now - claims.issued_at_us / 1_000_000 < CLAMP_AGE:
+        if when_stale is WhenStale.CLAMP and now - claims.issued_at_us / 1_000_000 < CLAMP_AGE:
             return
         raise FeedStale("the revocation feed is too old to rule out a logout")
 
 
-def _required(payload: Mapping[str, Any], claim: str) -> object:
+def _refuse_now(verified: _Verified, now: float) -> NoReturn:
+    if now >= verified.ends:
+        raise TokenExpired
+    raise TokenNotYetValid(verified.begins_by)
+
+
+def _read_as_issued(payload: bytes) -> _AsIssued | None:
+    """What it says when it is spelled exactly so; None: it may still be good, and takes the longer way."""
+    try:
+        said = _ISSUED.decode(payload)
+        names = said.sub + said.sid + said.jti
+        if names.isascii() and names.isprintable() and " " not in names and _SPELL.encode(said) == payload:
+            return said
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def _required(payload: Mapping[str, Any], claim: str) -> Any:
     if claim not in payload:
         raise ClaimMissing(claim)
     return payload[claim]
@@ -205,20 +329,28 @@ def _required(payload: Mapping[str, Any], claim: str) -> object:
 def _audience(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+    if isinstance(value, list) and _TEXT.issuperset(map(type, value)):
         return tuple(value)
     raise ClaimError("aud", "is neither a string nor a list of strings")
 
 
 def _time(payload: Mapping[str, Any], claim: str) -> float:
-    value = _required(payload, claim)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _LATEST:
+    value: float = _required(payload, claim)
+    if type(value) not in _NUMBERS or not 0 <= value < _LATEST:
         raise ClaimError(claim, "is not a number of seconds since 1970")
     return value
 
 
-def _name(payload: Mapping[str, Any], claim: str) -> str:
-    value = _required(payload, claim)
+def _name(payload: Mapping[str, Any], path: Path) -> str | None:
+    value = payload.get(path[0], ABSENT) if len(path) == 1 else find(payload, path)
+    if value is ABSENT:
+        return None
     if not isinstance(value, str) or _VISIBLE.fullmatch(value) is None:
-        raise ClaimError(claim, "is not 1 to 128 visible ASCII characters")
+        raise ClaimError(".".join(path), "is not 1 to 128 visible ASCII characters")
     return value
+
+
+def _others(payload: Mapping[str, Any], taken: frozenset[str]) -> Mapping[str, Any]:
+    if payload.keys() <= taken:
+        return _NO_OTHERS
+    return MappingProxyType({name: value for name, value in payload.items() if name not in taken})
