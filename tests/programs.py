@@ -150,6 +150,23 @@ class IssuerProgram(Program):
         return httpx.Client(base_url=self.url, timeout=DEADLINE, trust_env=False)
 
 
+class SkewedIssuer(IssuerProgram):
+    """An issuer on a host whose clock is off."""
+
+    def __init__(self, folder: Path, skew: int, **env: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._skew = folder / "skew"
+        self.set_clock(skew)
+        super().__init__(folder, SKEW=str(self._skew), PYTHONPATH=str(Path(__file__).parents[1]), **env)
+        self.command = [sys.executable, "-m", "tests.skewed_issuer", "serve"]
+
+    def set_clock(self, skew: int) -> None:
+        """Let it be off by ``skew`` seconds from now on."""
+        new = self._skew.with_suffix(".new")
+        new.write_text(str(skew), encoding="ascii")
+        new.replace(self._skew)
+
+
 class SidecarProgram(Program):
     """``authix-sidecar serve`` on ports of its own, in front of ``upstream``."""
 

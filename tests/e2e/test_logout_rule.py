@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import httpx
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, settings
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from authix.errors import TokenRevoked
-from authix.events import Heartbeat
+from authix.events import Heartbeat, Snapshot
 from authix.keys import KeySet, VerificationKey
 from authix.verifier import Verifier
 from authix_issuer.access_tokens import AccessTokens
@@ -35,15 +37,28 @@ from authix_issuer.errors import RefreshTokenInvalid, RefreshTokenReused
 from authix_issuer.keys import SigningKey, SigningKeys
 from authix_issuer.master_secret import MasterSecret
 from authix_issuer.ports import Logout as Revocation
-from authix_issuer.ports import NewSession, Presented, Reused, RevocationLog, Rotated, Scope, SessionStore, User
+from authix_issuer.ports import (
+    NewSession,
+    OpenSession,
+    Presented,
+    Reused,
+    RevocationLog,
+    Rotated,
+    Scope,
+    SessionStore,
+    User,
+)
 from authix_issuer.refresh_tokens import RefreshTokens
 from authix_issuer.sessions import Sessions, Tokens
+from tests.programs import DEADLINE, PASSWORD, Program, SkewedIssuer, bearer
 
 T = TypeVar("T")
 
 ISSUER, AUDIENCE = "https://auth.example.com", "services"
 USERS = [User(name * 32, f"{name}@example.com", f"{name}@example.com", "hash") for name in "abc"]
 ENGINES = ("sqlite-memory", "sqlite-file", "redis", "redis-cluster")
+COOKIE = "authix_refresh"
+SKEWS = (-420, 600)
 START_US = 1_800_000_000_000_000
 ALWAYS, NEVER = 10**9, 0
 """Two lengths of the grace, so that no engine's clock must be set."""
@@ -108,6 +123,9 @@ class InFlight:
     async def close(self, presented: Presented, scope: Scope) -> Revocation | None:
         return await self._store.close(presented, scope)
 
+    async def list_open(self, subject: str, limit: int) -> list[OpenSession]:
+        return await self._store.list_open(subject, limit)
+
     async def check(self) -> None:
         await self._store.check()
 
@@ -141,19 +159,23 @@ class LogoutRule(RuleBasedStateMachine):
     """Several users, who log in, refresh and log out at random while their wall clock misbehaves."""
 
     open_store: ClassVar[OpenStore]
+    graces: ClassVar[tuple[int, ...]] = (ALWAYS, NEVER)
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
         self.clock = WallClock()
-        self.store: Store = self.run(self.stack.enter_async_context(type(self).open_store(self.clock)))
+        self.set_up()
         self.sessions: list[Session] = []
         self.in_flight: list[tuple[Session, int, InFlight, asyncio.Task[Tokens]]] = []
         self.step = 0
         self.user_ended_at = {user.id: 0 for user in USERS}
         self.follower = self.verifier()
         self.cursor: str | None = None
+
+    def set_up(self) -> None:
+        self.store: Store = self.run(self.stack.enter_async_context(type(self).open_store(self.clock)))
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(step)
@@ -190,9 +212,9 @@ class LogoutRule(RuleBasedStateMachine):
         session.access_tokens.append((tokens.access_token, self.step))
         self.sessions.append(session)
 
-    @rule(data=st.data(), grace=st.sampled_from([ALWAYS, NEVER]))
-    def refresh(self, data: st.DataObject, grace: int) -> None:
-        session = self.pick(data)
+    @rule(data=st.data())
+    def refresh(self, data: st.DataObject) -> None:
+        session, grace = self.pick(data), data.draw(st.sampled_from(self.graces))
         used = data.draw(st.integers(max(0, len(session.refresh_tokens) - 4), len(session.refresh_tokens) - 1))
         ahead = len(session.refresh_tokens) - 1 - used
         refresh = self.use_cases(grace).refresh(session.refresh_tokens[used])
@@ -255,8 +277,7 @@ class LogoutRule(RuleBasedStateMachine):
     def log_out(self, data: st.DataObject, scope: Scope, by_access_token: bool) -> None:  # noqa: FBT001 - drawn
         session = self.pick(data)
         if by_access_token:
-            claims = self.claims(data.draw(st.sampled_from(session.access_tokens))[0])
-            self.run(self.use_cases(ALWAYS).close_of(claims, scope))
+            self.run(self.close_of(data.draw(st.sampled_from(session.access_tokens))[0], scope))
         else:
             token = data.draw(st.sampled_from(session.refresh_tokens))
             self.run(self.use_cases(ALWAYS).close(token, scope))
@@ -271,6 +292,9 @@ class LogoutRule(RuleBasedStateMachine):
         if scope is Scope.ALL:
             for other in self.sessions:
                 other.open = other.open and other.user is not session.user
+
+    async def close_of(self, access_token: str, scope: Scope) -> None:
+        await self.use_cases(ALWAYS).close_of(self.claims(access_token), scope)
 
     def pick(self, data: st.DataObject) -> Session:
         """One of the latest sessions, open or not."""
@@ -336,6 +360,104 @@ class LogoutRule(RuleBasedStateMachine):
                     self.step += 1
 
 
+class Fleet:
+    """The use cases of several issuers in processes of their own; each step goes to the one that ``turn`` names."""
+
+    def __init__(self, issuers: Sequence[SkewedIssuer]) -> None:
+        self.issuers = issuers
+        self.turn = 0
+        self.http = httpx.AsyncClient(trust_env=False, timeout=DEADLINE)
+        self._emails: dict[str, str] = {}
+
+    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        self.http.cookies.clear()
+        return await self.http.request(method, f"{self.issuers[self.turn].url}{path}", **options)
+
+    async def open(self, user: User) -> Tokens:
+        known = user.id in self._emails
+        email = self._emails.setdefault(user.id, f"{secrets.token_hex(8)}@example.com")
+        credentials = {"email": email, "password": PASSWORD}
+        if not known:
+            assert (await self.ask("POST", "/register", json=credentials)).status_code == 201
+        return self._tokens(await self.ask("POST", "/login", json=credentials))
+
+    async def refresh(self, token: str) -> Tokens:
+        answer = await self.ask("POST", "/access_token", headers=cookie(token))
+        if answer.status_code == 401:
+            raise {error.code: error for error in (RefreshTokenInvalid, RefreshTokenReused)}[answer.json()["code"]]
+        return self._tokens(answer)
+
+    async def close(self, token: str, scope: Scope) -> None:
+        await self._close(scope, cookie(token))
+
+    async def close_of(self, token: str, scope: Scope) -> None:
+        await self._close(scope, bearer(token))
+
+    async def snapshot(self) -> Snapshot:
+        return msgspec.json.decode((await self.ask("GET", "/revocations")).content, type=Snapshot)
+
+    async def _close(self, scope: Scope, headers: dict[str, str]) -> None:
+        answer = await self.ask("POST", f"/logout?scope={scope}", headers=headers)
+        assert answer.status_code == 204, answer.text
+
+    def _tokens(self, answer: httpx.Response) -> Tokens:
+        assert answer.status_code == 200, answer.text
+        return Tokens(answer.json()["access_token"], 300, answer.cookies[COOKIE], 86400)
+
+
+def cookie(token: str) -> dict[str, str]:
+    return {"Cookie": f"{COOKIE}={token}"}
+
+
+class LogoutRuleOfAFleet(LogoutRule):
+    """The same by HTTP, each step at whichever issuer, while the clocks of their hosts differ and are set."""
+
+    issuers: ClassVar[Sequence[SkewedIssuer]]
+    graces = (ALWAYS,)
+
+    def set_up(self) -> None:
+        self.fleet = Fleet(self.issuers)
+        for issuer, skew in zip(self.issuers, SKEWS, strict=True):
+            issuer.set_clock(skew)
+        self.stack.push_async_callback(self.fleet.http.aclose)
+        keys = self.run(self.fleet.ask("GET", "/.well-known/jwks.json")).content
+        self.published = KeySet.from_json(keys)
+
+    def use_cases(self, grace: int, store: SessionStore | None = None) -> Any:
+        return self.fleet
+
+    def verifier(self) -> Verifier:
+        verifier = Verifier(issuer=ISSUER, audience=AUDIENCE)
+        verifier.use_keys(self.published)
+        return verifier
+
+    async def close_of(self, access_token: str, scope: Scope) -> None:
+        await self.fleet.close_of(access_token, scope)
+
+    async def catch_up(self, verifier: Verifier, cursor: str | None) -> str | None:
+        snapshot = await self.fleet.snapshot()
+        for event in (*snapshot.revocations, snapshot.heartbeat):
+            verifier.apply(event, 0)
+        return None
+
+    @rule(at=st.integers(0, 1))
+    def the_next_steps_go_to(self, at: int) -> None:
+        self.fleet.turn = at
+
+    @rule(at=st.integers(0, 1), skew=st.sampled_from([-420, -61, 0, 2, 600]))
+    def a_clock_is_set(self, at: int, skew: int) -> None:
+        self.issuers[at].set_clock(skew)
+
+    def begin_a_refresh(self, data: st.DataObject) -> None:
+        """None: a store's answer can't be held up from here."""
+
+    def time_passes(self, step_us: int) -> None:
+        """By itself."""
+
+    def the_wall_clock_steps_back(self, step_us: int) -> None:
+        """See ``a_clock_is_set``."""
+
+
 NORMAL = settings(
     max_examples=40,
     stateful_step_count=40,
@@ -357,3 +479,40 @@ def test_a_token_is_accepted_exactly_when_its_step_comes_after_the_last_logout(o
 def test_the_rule_of_logout_holds_over_long_walks(open_store: OpenStore) -> None:
     long = settings(NORMAL, max_examples=1500, stateful_step_count=80)
     run_state_machine_as_test(over(open_store), settings=long)
+
+
+@pytest.fixture
+def fleet(
+    tmp_path: Path, mongodb_url: str, redis_url: str, programs: Callable[[Program], Program]
+) -> Sequence[SkewedIssuer]:
+    """Two ready issuers that share users and sessions, on hosts whose clocks differ by minutes."""
+    shared = {
+        "AUTHIX_USERS_URL": f"{mongodb_url.rstrip('/')}/{secrets.token_hex(6)}",
+        "AUTHIX_SESSIONS_URL": redis_url,
+        "AUTHIX_SECRET": secrets.token_urlsafe(32),
+        "AUTHIX_ISSUER": ISSUER,
+        "AUTHIX_AUDIENCE": AUDIENCE,
+        "AUTHIX_REFRESH_GRACE": "300",
+    }
+    issuers = [SkewedIssuer(tmp_path / f"issuer{skew}", skew, **shared) for skew in SKEWS]
+    for issuer in issuers:
+        programs(issuer)
+        issuer.start()
+    for issuer in issuers:  # at the same time, so each in twice the time
+        issuer.wait_for(f"{issuer.url}/readyz", within=2 * DEADLINE)
+    return issuers
+
+
+def of_fleet(issuers: Sequence[SkewedIssuer]) -> type[LogoutRuleOfAFleet]:
+    return type("LogoutRuleOfAFleet", (LogoutRuleOfAFleet,), {"issuers": issuers})
+
+
+def test_a_token_is_judged_so_whatever_the_clocks_of_the_issuers_say(fleet: Sequence[SkewedIssuer]) -> None:
+    few = settings(NORMAL, max_examples=8, stateful_step_count=30)
+    run_state_machine_as_test(of_fleet(fleet), settings=few)
+
+
+@pytest.mark.soak
+def test_the_rule_of_logout_holds_over_long_walks_of_a_fleet(fleet: Sequence[SkewedIssuer]) -> None:
+    long = settings(NORMAL, max_examples=300, stateful_step_count=60)
+    run_state_machine_as_test(of_fleet(fleet), settings=long)

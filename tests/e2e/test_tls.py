@@ -324,6 +324,23 @@ def test_a_user_of_redis_needs_no_more_rights_than_the_guide_says(
     assert "NOPERM" not in issuer.output()
 
 
+def test_a_user_of_redis_that_may_not_touch_its_keys_stops_the_start_with_a_sentence(
+    tmp_path: Path, programs: Callable[[Program], Program], secure_engines: SecureEngines, env: Env
+) -> None:
+    secure_engines.redis.cli(
+        "ACL", "SETUSER", "elsewhere", "reset", "on", f">{secure_engines.password}", "~other:*", "+@all"
+    )
+    url = env["AUTHIX_SESSIONS_URL"].replace("://:", "://elsewhere:")
+    issuer = IssuerProgram(tmp_path / "issuer", **env | {"AUTHIX_SESSIONS_URL": url})
+    programs(issuer)
+    issuer.start()
+    assert issuer.process is not None
+    assert issuer.process.wait(30) == 2
+    assert "rights of their users" in issuer.output()
+    assert "Traceback" not in issuer.output()
+    assert secure_engines.password not in issuer.output()
+
+
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [

@@ -19,6 +19,7 @@ from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.accounts import Accounts
 from authix_issuer.adapters import sqlite_sessions, sqlite_users
 from authix_issuer.adapters.sqlite import Database
+from authix_issuer.errors import StoreUnavailable
 from authix_issuer.feed import Feed
 from authix_issuer.hashing import PasswordHasher
 from authix_issuer.keys import SigningKeys, open_keys
@@ -58,36 +59,47 @@ class Issuer(NamedTuple):
 async def open_issuer(settings: IssuerSettings) -> AsyncIterator[Issuer]:
     """Open every part. Raises ``SettingsError`` with a sentence that says how to mend what is wrong."""
     async with AsyncExitStack() as stack:
-        master = _master_secret(settings)
-        users, key_store = await _open_users(stack, settings)
-        store = await _open_sessions(stack, settings)
-        keys = await open_keys(key_store, master, settings.algorithm)
-        threads, queue = settings.hash_threads // settings.workers, settings.hash_queue // settings.workers
-        hasher = await stack.enter_async_context(PasswordHasher(settings.hash_profile, threads=threads, queue=queue))
-        relay = None
-        if settings.kafka:
-            from authix_issuer.adapters.kafka_topic import KafkaTopic  # noqa: PLC0415 - see the rule
+        try:
+            issuer = await _open(stack, settings)
+        except StoreUnavailable as error:
+            raise SettingsError(
+                f"An engine did not do what a start needs ({error.reason}): look at AUTHIX_USERS_URL and "
+                "AUTHIX_SESSIONS_URL, and at the rights of their users; `authix-issuer doctor` says more."
+            ) from None
+        yield issuer
 
-            topic = KafkaTopic(settings.kafka, settings.topic, settings.kafka_options())
-            relay = await stack.enter_async_context(Relay(store, await stack.enter_async_context(topic)))
-        feed = await stack.enter_async_context(Feed(store))
 
-        def revoked(revocation: Logout) -> None:
-            feed.wake()
-            if relay is not None:
-                relay.publish(revocation)
+async def _open(stack: AsyncExitStack, settings: IssuerSettings) -> Issuer:
+    master = _master_secret(settings)
+    users, key_store = await _open_users(stack, settings)
+    store = await _open_sessions(stack, settings)
+    keys = await open_keys(key_store, master, settings.algorithm)
+    threads, queue = settings.hash_threads // settings.workers, settings.hash_queue // settings.workers
+    hasher = await stack.enter_async_context(PasswordHasher(settings.hash_profile, threads=threads, queue=queue))
+    relay = None
+    if settings.kafka:
+        from authix_issuer.adapters.kafka_topic import KafkaTopic  # noqa: PLC0415 - see the rule
 
-        access_tokens = AccessTokens(keys, issuer=settings.issuer, audience=settings.audience, life=settings.access_ttl)
-        sessions = Sessions(
-            store,
-            access_tokens,
-            RefreshTokens(master),
-            life=settings.refresh_ttl,
-            grace=settings.refresh_grace,
-            revoked=revoked,
-        )
-        accounts = Accounts(users, hasher, password_min_length=settings.password_min_length)
-        yield Issuer(settings, accounts, sessions, keys, _own_verifier(settings, keys), feed, users, store, relay)
+        topic = KafkaTopic(settings.kafka, settings.topic, settings.kafka_options())
+        relay = await stack.enter_async_context(Relay(store, await stack.enter_async_context(topic)))
+    feed = await stack.enter_async_context(Feed(store))
+
+    def revoked(revocation: Logout) -> None:
+        feed.wake()
+        if relay is not None:
+            relay.publish(revocation)
+
+    access_tokens = AccessTokens(keys, issuer=settings.issuer, audience=settings.audience, life=settings.access_ttl)
+    sessions = Sessions(
+        store,
+        access_tokens,
+        RefreshTokens(master),
+        life=settings.refresh_ttl,
+        grace=settings.refresh_grace,
+        revoked=revoked,
+    )
+    accounts = Accounts(users, hasher, password_min_length=settings.password_min_length)
+    return Issuer(settings, accounts, sessions, keys, _own_verifier(settings, keys), feed, users, store, relay)
 
 
 async def _open_users(stack: AsyncExitStack, settings: IssuerSettings) -> tuple[UserStore, KeyStore]:
