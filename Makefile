@@ -50,7 +50,7 @@ check: $(INSTALLED) ## formatting, lint, types, architecture, lock
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python tests/sdk/uses.py
+	$(BIN)/basedpyright --level error --pythonpath $(BIN)/python tests/sdk/uses.py
 	$(BIN)/lint-imports
 	$(UV) pip check --python .venv
 	@cp requirements.lock .uv/check.lock && $(LOCK) -o .uv/check.lock && cmp -s requirements.lock .uv/check.lock \

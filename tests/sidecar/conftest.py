@@ -199,6 +199,8 @@ class Upstream:
         return b"".join(visit.received for visit in self.visits)
 
     def end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing it would not end an accept under way
         self._listener.close()
         self.close_idle()
 
