@@ -120,11 +120,14 @@ class TestLife:
         with pytest.raises(SettingsError, match="AUTHIX_ISSUER"):
             SyncAuthix(issuer="not a URL", audience="orders")
 
-    async def test_a_listener_may_stop_it(self, authority: Authority, auth: SyncAuthix, soon: Soon) -> None:
+    async def test_a_listener_may_stop_it(
+        self, authority: Authority, auth: SyncAuthix, soon: Soon, caplog: pytest.LogCaptureFixture
+    ) -> None:
         auth.on_revoked(lambda _: auth.stop())
         await in_thread(auth.wait_ready)
         authority.announce(logout_of("ada"))
         await soon(lambda: not threads(), "it has ended")
+        assert caplog.messages == []
 
 
 class TestVerdicts:
@@ -179,7 +182,7 @@ class TestVerdicts:
             assert len(caplog.messages) == 1
 
     async def test_threads_with_an_unknown_key_share_one_fetch(
-        self, authority: Authority, auth: SyncAuthix, mint: Mint
+        self, authority: Authority, auth: SyncAuthix, mint: Mint, soon: Soon
     ) -> None:
         authority.keys = mint.key_set("ES256")
         token = mint.fresh("EdDSA", sub="ada")
@@ -188,8 +191,7 @@ class TestVerdicts:
             authority.keys = mint.key_set()
             authority.answers_for_keys.clear()
             asking = [asyncio.create_task(in_thread(auth.authenticate, token)) for _ in range(4)]
-            while len(authority.of("/keys")) < 2:
-                await asyncio.sleep(0.01)
+            await soon(lambda: len(authority.of("/keys")) == 2, "they were asked for")
             authority.answers_for_keys.set()
             assert [claims.subject for claims in await asyncio.gather(*asking)] == ["ada"] * 4
             assert len(authority.of("/keys")) == 2

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import time
 from collections.abc import Collection, Iterable
+from importlib import import_module
 from types import TracebackType
 from typing import Any, Self
 
@@ -276,7 +278,10 @@ class InProcessIssuer:
 
 
 def _settings() -> list[VerifierSettings]:
-    """Of the verifiers that exist, started or not."""
+    """Of the verifiers that exist, started or not; a Django project's is made by its first request, or here."""
+    django = sys.modules.get("django.conf")
+    if django is not None and django.settings.configured and hasattr(django.settings, "AUTHIX"):
+        import_module("authix.django").verifier()
     return [*(auth.settings for auth in runtime.instances), *(auth.settings for auth in threaded.instances)]
 
 

@@ -56,4 +56,4 @@ settings.configure(
     ALLOWED_HOSTS=["127.0.0.1"],
     MIDDLEWARE=["authix.django.AuthixMiddleware"],
 )
-app = NamingWorker(get_asgi_application())  # type: ignore[arg-type] # Django's has plain dicts for scopes
+app = NamingWorker(get_asgi_application())
