@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import pytest
@@ -51,6 +51,34 @@ def test_merging_is_idempotent_and_needs_no_order(data: st.DataObject) -> None:
         other.evict(now)
         assert len(one) == len(other)
         assert verdicts(one) == verdicts(other)
+
+
+@given(st.lists(revocations, max_size=8), revocations)
+def test_an_event_is_news_exactly_when_it_revokes_what_was_not_revoked(
+    events: list[Revocation], last: Revocation
+) -> None:
+    found = merged(events)
+    before = verdicts(found)
+    news = found.apply(last)
+    # one of a moment before all that can be asked for changes no verdict here, and is told all the same
+    changed = verdicts(found) != before
+    assert news or not changed
+    assert not found.apply(last)
+
+
+@given(st.lists(revocations, max_size=8))
+def test_the_parts_of_a_map_make_the_same_map(events: list[Revocation]) -> None:
+    found = merged(events)
+    made: dict[str, Callable[[str, int, int], Revocation]] = {
+        "user": lambda key, since, until: UserRevoked(sub=key, since_us=since, until=until),
+        "session": lambda key, since, until: SessionRevoked(sub="u1", sid=key, since_us=since, until=until),
+        "key": lambda key, _, until: KeyRevoked(kid=key, until=until),
+    }
+    parts = [(part.kind, entry) for part in found.parts() for entry in part.entries]
+    assert len(parts) == len(found)
+    again = merged([made[kind](*entry) for kind, entry in parts])
+    assert verdicts(again) == verdicts(found)
+    assert sorted((part.kind, entry) for part in again.parts() for entry in part.entries) == sorted(parts)
 
 
 def test_a_logout_revokes_up_to_and_with_its_own_microsecond() -> None:

@@ -150,10 +150,13 @@ class RevocationMap:
         yield Part("key", [(key_id, 0, until) for key_id, until in self._keys.items()])
         for kind, shards in (("user", self._subjects), ("session", self._sessions)):
             for shard in shards:
-                usual = shard.until.get
+                unusual = shard.until
                 yield Part(
                     kind,
-                    [(key, since, usual(key) or keep_until(since)) for key, since in shard.since_us.items()],
+                    [
+                        (key, since_us, unusual[key] if key in unusual else keep_until(since_us))
+                        for key, since_us in shard.since_us.items()
+                    ],
                 )
 
     def __len__(self) -> int:
