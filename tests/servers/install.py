@@ -10,14 +10,15 @@ from __future__ import annotations
 import sys
 
 from tests.interop.programs import LIBRARIES, VECTORS
-from tests.servers import kafka, mongodb, redis
+from tests.servers import kafka, mongodb, proxies, redis
 from tests.servers.packages import NotInstallable
 
 
 def main() -> int:
     code = 0
     others = {type(program).__name__: program.install for program in (*LIBRARIES, VECTORS)}
-    known = {"Redis": redis.install, "MongoDB": mongodb.install, "Kafka": kafka.install, **others}
+    servers = {"Redis": redis.install, "MongoDB": mongodb.install, "Kafka": kafka.install, "Proxies": proxies.install}
+    known = servers | others
     for name in sys.argv[1:] or known:
         install = known[name]
         try:
