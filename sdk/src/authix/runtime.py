@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol, Self, Unpack
 from authix import observe
 from authix.claims import Claims
 from authix.errors import AuthixError, KeyUnknown, NotReady, RoleMissing, SettingsError
-from authix.events import Event, Heartbeat, KeyRevoked, Revocation, Take
+from authix.events import Event, Heartbeat, KeyRevoked, Revocation, SessionRevoked, Take, UserRevoked
 from authix.fallback import Feed, Feeds, FeedState
 from authix.feed import HttpFeed
 from authix.freshness import WhenStale
@@ -226,10 +226,15 @@ class Authix:
     def take(self, *events: Event) -> None:
         """Take events of the feed, in the feed's order."""
         monotonic, verifier = self.clock.monotonic(), self.verifier
+        merge, watched = verifier.revocations.apply, bool(self.listeners) or len(self.streams) > 0
         for event in events:
-            if isinstance(event, KeyRevoked) and event.kid in verifier.keys:
-                self._key_source.ask()
-            if verifier.apply(event, monotonic) and not isinstance(event, Heartbeat):
+            if type(event) is UserRevoked or type(event) is SessionRevoked:  # nearly all; a replay may have a million
+                news = merge(event)
+            else:
+                if isinstance(event, KeyRevoked) and event.kid in verifier.keys:
+                    self._key_source.ask()
+                news = verifier.apply(event, monotonic)
+            if news and watched and not isinstance(event, Heartbeat):
                 self.streams.apply(event)
                 self._tell(event)
 

@@ -39,6 +39,8 @@ from authix_sidecar.requests import RequestHead
 
 REMEMBERED = 20_000
 """Events from which a follower may resume."""
+REMEMBERED_FOR = 60.0
+"""Seconds for which they are kept for those who left, when nobody follows."""
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
 _NO_STORE = ("Cache-Control", "no-store")
 _PASSED_ON = frozenset({b"forwarded", b"via", b"x-forwarded-for"})
@@ -55,6 +57,7 @@ class OnwardFeed:
         self._epoch = secrets.token_hex(8)
         self._recent: list[bytes] = []
         self._dropped = 0
+        self._wanted_until = 0.0
         self._subject_of: dict[str, tuple[str, int]] = {}  # by session id: subject and until
         auth.on_revoked(self.hear)
 
@@ -81,6 +84,10 @@ class OnwardFeed:
         if isinstance(event, SessionRevoked):
             self._subject_of.pop(event.sid, None)  # to stand at the end again
             self._subject_of[event.sid] = event.sub, event.until
+        if not self.followers and time.monotonic() > self._wanted_until:
+            self._dropped += len(self._recent) + 1
+            self._recent.clear()
+            return
         self._recent.append(sse.encode(encode_event(event), self.cursor(self.end + 1)))
         if len(self._recent) >= 2 * REMEMBERED:
             del self._recent[:REMEMBERED]
@@ -98,6 +105,12 @@ class OnwardFeed:
                 follower.drain()
             else:
                 follower.beat()
+
+    def leave(self, follower: Follower) -> None:
+        """One less; it may come again."""
+        if follower in self.followers:
+            self.followers.discard(follower)
+            self._wanted_until = time.monotonic() + REMEMBERED_FOR
 
     @property
     def incomplete(self) -> bool:
@@ -227,7 +240,7 @@ class Follower(Exchange):
         return False
 
     def client_lost(self) -> None:
-        self._feed.followers.discard(self)
+        self._feed.leave(self)
 
     def drain(self) -> None:
         if self in self._feed.followers:
