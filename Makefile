@@ -4,10 +4,12 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCHMARKS := register_storm login_timing logout_latency redis_issuer replay revocation_map verify cut_on_logout
+# half as many again as there are cores, because tests wait for programs
+TESTERS := $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install run run-scale demo test soak check format docs bench build lock clean
+.PHONY: help install run run-scale demo test coverage soak check format docs bench build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -41,7 +43,10 @@ demo: $(INSTALLED) ## walk through it against `make run`: register, log in, log 
 	@$(BIN)/python examples/demo/walk.py
 
 test: $(INSTALLED) ## all tests, with branch coverage
-	$(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term --durations=10
+	$(BIN)/pytest -n $(TESTERS) --dist loadfile --cov --cov-report=term --durations=10
+
+coverage: $(INSTALLED) ## the same, measuring the programs that the tests start too
+	$(BIN)/pytest -n $(TESTERS) --dist loadfile --cov --cov-config=tests/coverage_of_programs.toml --cov-report=term
 
 soak: $(INSTALLED) ## the long runs: crashes by the dozen, long Hypothesis searches
 	$(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
 print("imported")
 """
+
+
+OPTIONAL = tuple(
+    f"authix.{name}"
+    for name in (
+        "aiohttp django fastapi flask grpc kafka_connection kafka_feed metrics rest_framework sanic".split()  # extras
+    )
+)
 
 
 def run(*command: str | Path) -> str:
@@ -42,7 +51,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("distribution", "package", "extras"),
     [
-        ("authix", "authix", ("authix.sanic", "authix.kafka_feed")),
+        ("authix", "authix", OPTIONAL),
         ("authix-issuer", "authix_issuer", ()),
         ("authix-sidecar", "authix_sidecar", ()),
     ],
@@ -59,3 +68,12 @@ def test_a_wheel_brings_all_that_its_modules_import(
     install = (uv, "pip", "install", "--quiet", "--python", python, "--find-links", wheels)
     run(*install, "--constraint", constraints, distribution)
     assert run(python, "-I", "-c", IMPORT_ALL, package, *extras) == "imported\n"
+
+
+def test_the_wheel_of_the_sdk_brings_its_types_and_its_pytest_plugin(wheels: Path) -> None:
+    (wheel,) = wheels.glob("authix-*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        names = set(files.namelist())
+        (points,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
+        assert "pytest_authix" in files.read(points).decode()
+    assert {"authix/py.typed", "pytest_authix.py"} <= names

@@ -151,7 +151,7 @@ class SyncAuthix:
     def __init__(self, *, settings: VerifierSettings | None = None, **options: Unpack[VerifierOptions]) -> None:
         """Raises ``SettingsError`` when a setting is missing or wrong."""
         self.settings = settings or load(VerifierSettings, arguments=options)
-        Authix(settings=self.settings)  # raises what each start would
+        runtime.instances.discard(Authix(settings=self.settings))  # raises what each start would
         self._listeners: list[Callable[[Revocation], None]] = []
         self._lock = threading.Lock()
         self._life: _Life | None = None
