@@ -22,12 +22,19 @@ print("imported")
 """
 
 
-OPTIONAL = tuple(
-    f"authix.{name}"
-    for name in (
-        "aiohttp django fastapi flask grpc kafka_connection kafka_feed metrics rest_framework sanic".split()  # extras
-    )
+OPTIONAL = (
+    "authix.aiohttp",
+    "authix.django",
+    "authix.fastapi",
+    "authix.flask",
+    "authix.grpc",
+    "authix.kafka_connection",
+    "authix.kafka_feed",
+    "authix.metrics",
+    "authix.rest_framework",
+    "authix.sanic",
 )
+"""Modules for those who have something else installed."""
 
 
 def run(*command: str | Path) -> str:

@@ -64,7 +64,7 @@ class RedisServer(Server):
     def cli(self, *command: str) -> str:
         """What redis-cli prints for ``command``; an error answer raises."""
         call = ["redis-cli", "-e", "-h", HOST, "-p", str(self.port), *command]
-        env = os.environ | {"REDISCLI_AUTH": self._password}
+        env = os.environ | ({"REDISCLI_AUTH": self._password} if self._password else {})
         return subprocess.run(call, env=env, capture_output=True, text=True, check=True, timeout=5).stdout.rstrip("\n")
 
 
