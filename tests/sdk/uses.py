@@ -7,7 +7,12 @@ Rule: only public names, spelled as the documentation spells them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
+
+from aiohttp import web
+from django.http import HttpResponse
+from fastapi import Depends, FastAPI
+from flask import Flask
 
 from authix import (
     Authix,
@@ -27,8 +32,14 @@ from authix import (
     VerifierSettings,
     WhenStale,
 )
+from authix.aiohttp import CLAIMS, AiohttpAuthix
 from authix.asgi import AuthixMiddleware
+from authix.django import AuthedRequest, access_token_required
 from authix.events import Heartbeat, Revocation, UserRevoked
+from authix.fastapi import FastAPIAuthix
+from authix.flask import FlaskAuthix, current_claims
+from authix.grpc import AuthixInterceptor, SyncAuthixInterceptor
+from authix.grpc import current_claims as grpc_claims
 from authix.keys import KeySet
 from authix.testing import InProcessIssuer, Token
 
@@ -118,6 +129,47 @@ def settings_that_were_read_elsewhere(settings: VerifierSettings) -> Authix:
 
 async def an_asgi_application(scope: Any, receive: Any, send: Any) -> None:
     await AuthixMiddleware(an_asgi_application, auth=Authix())(scope, receive, send)
+
+
+def a_flask_application(app: Flask) -> None:
+    auth = FlaskAuthix(app, issuer="https://auth.example.com", audience="orders")
+
+    @auth.required(roles=["buyer"], when_stale=WhenStale.ACCEPT)
+    def orders() -> str:
+        return current_claims.subject
+
+    assert_type(orders(), Any)
+
+
+def a_fastapi_application(app: FastAPI) -> None:
+    auth = FastAPIAuthix(app)
+    needed = Depends(auth.required(roles=["buyer"]))
+
+    async def orders(claims: Annotated[Claims, needed]) -> str:
+        return claims.subject
+
+    app.get("/orders")(orders)
+
+
+def an_aiohttp_application(app: web.Application) -> None:
+    auth = AiohttpAuthix(app, audience="orders")
+
+    @auth.required()
+    async def orders(request: web.Request) -> web.Response:
+        return web.Response(text=assert_type(request[CLAIMS], Claims).subject)
+
+    app.router.add_get("/orders", orders)
+
+
+@access_token_required(roles=["buyer"])
+def a_django_view(request: AuthedRequest) -> HttpResponse:
+    return HttpResponse(assert_type(request.claims, Claims).subject)
+
+
+def grpc_servers(auth: Authix, sync_auth: SyncAuthix) -> tuple[AuthixInterceptor, SyncAuthixInterceptor]:
+    assert_type(grpc_claims(), Claims)
+    roles = {"/orders.Orders/Delete": ["admin"]}
+    return AuthixInterceptor(auth, roles=roles), SyncAuthixInterceptor(sync_auth, public=["/grpc.health.v1.Health/*"])
 
 
 def a_services_test(authix_tokens: InProcessIssuer) -> None:
