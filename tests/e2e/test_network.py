@@ -6,6 +6,7 @@ acknowledged stays; once the network is back, so is the issuer.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import secrets
@@ -220,14 +221,16 @@ def test_a_start_over_a_dead_network_ends_with_a_sentence(fleet: Fleet, tmp_path
 async def test_an_acknowledged_logout_outlives_the_cut_that_follows_it(
     fleet: Fleet, ann: Ann, stranger: httpx.Client
 ) -> None:
-    async with Authix(issuer=fleet.issuer.url, audience="tests") as verifier:
+    # What it had not read of Redis before the cut, the feed can tell only after it; meanwhile a verifier grows stale.
+    async with Authix(issuer=fleet.issuer.url, audience="tests", stale_after=120) as verifier:
         await verifier.wait_ready()
         assert verifier.verify(ann.token).subject == ann.subject
         assert ann.log_out().status_code == 204
         fleet.redis.refuse()
+        await asyncio.to_thread(eventually, lambda: stranger.get("/readyz").status_code == 503, "the cut is noticed")
+        fleet.heal()
         with pytest.raises(TokenRevoked):
             await heard(verifier, ann.token)
-        fleet.heal()
     eventually(lambda: stranger.get("/readyz").status_code == 200, "it is ready again")
     assert len(revoked_since(stranger, ann.subject)) == 1
     assert ann.refresh().json()["code"] == "refresh_token_invalid"
@@ -239,8 +242,6 @@ async def test_an_acknowledged_logout_outlives_the_cut_that_follows_it(
 
 async def heard(verifier: Authix, token: str) -> None:
     """Look until the token is refused, which raises, or the time is over."""
-    import asyncio
-
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
         verifier.verify(token)
