@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from authix.settings import VerifierSettings, spell
+from authix.settings import spell
+from authix.verifier_settings import VerifierSettings
 from authix_issuer.settings import IssuerSettings
 from authix_sidecar.settings import SidecarSettings
 

@@ -13,7 +13,8 @@ import pytest
 
 from authix import Authix, SettingsError, VerifierSettings, WhenStale
 from authix.claims import ClaimPaths
-from authix.settings import NO_FEED, add_flags, from_flags, load
+from authix.settings import add_flags, from_flags, load
+from authix.verifier_settings import NO_FEED
 
 NEEDED = {"AUTHIX_ISSUER": "https://auth.example.com", "AUTHIX_AUDIENCE": "orders"}
 SECRET = "s3cret-s3cret-s3cret-s3cret-s3cret"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authix import AuthixError, Claims, FeedStale, NotReady, TokenExpired, TokenRevoked, Verifier, WhenStale
-from authix.errors import AlgorithmRefused, TokenNotYetValid
+from authix.errors import AlgorithmRefused, TokenMalformed, TokenNotYetValid
 from authix.events import Heartbeat, KeyRevoked, SessionRevoked, UserRevoked
 from authix.keys import ALGORITHMS, KeySet
 
@@ -465,3 +465,10 @@ class TestMemory:
         for thread in threads:
             thread.join()
         assert wrong == []
+
+
+@pytest.mark.parametrize("thing", [b"", b"a.b.c", None, 5, ["a"], {}, object()], ids=repr)
+def test_what_is_no_text_is_refused_as_any_junk(thing: Any) -> None:
+    verifier = Verifier(issuer="https://auth.example.com", audience="orders")
+    with pytest.raises(TokenMalformed):
+        verifier.verify(thing, now=0.0, monotonic=0.0)

@@ -28,6 +28,7 @@ class TestSettings:
             ({"AUTHIX_ISSUER": ""}, "AUTHIX_ISSUER is missing: set it to "),
             ({"AUTHIX_AUDIENCE": ""}, "AUTHIX_AUDIENCE is missing: set it to "),
             ({"AUTHIX_UPSTREAM": "ftp://127.0.0.1:1"}, "AUTHIX_UPSTREAM must be a URL of the form http://host:port"),
+            ({"AUTHIX_UPSTREAM": "https://[::1"}, "AUTHIX_UPSTREAM must be a URL of the form http://host:port"),
             ({"AUTHIX_UPSTREAM": "127.0.0.1:8003"}, "AUTHIX_UPSTREAM must be a URL of the form http://host:port"),
             ({"AUTHIX_UPSTREAM": "http://a:1/path"}, "AUTHIX_UPSTREAM must be a URL of the form http://host:port"),
             ({"AUTHIX_UPSTREAM": "http://a:99999"}, "AUTHIX_UPSTREAM must be a URL of the form http://host:port"),

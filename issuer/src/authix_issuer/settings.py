@@ -11,18 +11,9 @@ import re
 from collections.abc import Callable
 
 from authix.events import MAX_TOKEN_LIFE
+from authix.kafka_settings import KafkaSecurity, kafka_servers
 from authix.keys import ALGORITHMS, AlgorithmName
-from authix.settings import (
-    KafkaSecurity,
-    choice,
-    is_loopback,
-    kafka_servers,
-    secret_text,
-    setting,
-    text,
-    url,
-    whole_number,
-)
+from authix.settings import choice, is_loopback, secret_text, setting, text, url, whole_number
 from authix_issuer.hashing import PROFILES
 
 SQLITE = "sqlite:///"

@@ -13,9 +13,9 @@ from authix.errors import TokenRevoked as TokenRevoked
 from authix.errors import Unavailable as Unavailable
 from authix.freshness import WhenStale as WhenStale
 from authix.runtime import Authix as Authix
-from authix.settings import VerifierOptions as VerifierOptions
-from authix.settings import VerifierSettings as VerifierSettings
 from authix.threaded import SyncAuthix as SyncAuthix
 from authix.verifier import Verifier as Verifier
+from authix.verifier_settings import VerifierOptions as VerifierOptions
+from authix.verifier_settings import VerifierSettings as VerifierSettings
 
 __version__ = "0.1.0"

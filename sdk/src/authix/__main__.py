@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from authix import Authix
 from authix.errors import NotReady, SettingsError
 from authix.explain import UNKNOWN_CODE, Explanation, explain
-from authix.settings import VerifierSettings, add_flags, from_flags
+from authix.settings import add_flags, from_flags
+from authix.verifier_settings import VerifierSettings
 
 _LONGEST_INPUT = 1_000_000
 _WAIT = 10.0

@@ -17,12 +17,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from authix.bearer import CLOSE_CODE, bearer_token, refusal
-from authix.claims import Claims
+from authix.claims import Claims, names
 from authix.errors import AuthixError, TokenError
 from authix.freshness import WhenStale
 from authix.runtime import Authix
-from authix.settings import VerifierOptions
 from authix.streams import UntilRevoked
+from authix.verifier_settings import VerifierOptions
 
 CLAIMS = web.RequestKey("authix.claims", Claims)
 """Where a request that was let through holds its claims."""
@@ -49,7 +49,7 @@ class AiohttpAuthix(Authix):
 
     def required(self, *, roles: Collection[str] = (), when_stale: WhenStale | None = None) -> Callable[[H], H]:
         """A decorator: require a good access token whose user has all of ``roles``."""
-        needed = frozenset(roles)
+        needed = names(roles)
 
         def decorate(handler: H) -> H:
             @wraps(handler)
@@ -66,7 +66,7 @@ class AiohttpAuthix(Authix):
         self, *, public: Collection[str] = (), roles: Collection[str] = (), when_stale: WhenStale | None = None
     ) -> Middleware:
         """A middleware: require it of every request except to the exact paths of ``public``."""
-        open_paths, needed = frozenset(public), frozenset(roles)
+        open_paths, needed = names(public), names(roles)
 
         @web.middleware
         async def judged(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from typing import Any
 
 from authix.bearer import CLOSE_CODE, bearer_token, refusal
-from authix.claims import Claims
+from authix.claims import Claims, names
 from authix.errors import AuthixError, TokenError
 from authix.freshness import WhenStale
 from authix.runtime import Authix
@@ -150,8 +150,8 @@ class AuthixMiddleware(GuardMiddleware):
         when_stale: WhenStale | Mapping[str, WhenStale] | None = None,
     ) -> None:
         super().__init__(app, auth=auth)
-        self._public = frozenset(public)
-        self._roles = frozenset(roles)
+        self._public = names(public)
+        self._roles = names(roles)
         self._when_stale = when_stale
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

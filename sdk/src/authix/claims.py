@@ -6,7 +6,7 @@ Rule: ``Claims`` exist only behind a checked signature; what was merely parsed i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -58,6 +58,13 @@ class ClaimPaths:
 
 
 OURS: Final = ClaimPaths()
+
+
+def names(given: Collection[str]) -> frozenset[str]:
+    """Roles or paths that a program names. Raises ``TypeError`` for one text, which would be taken letter by letter."""
+    if isinstance(given, str):
+        raise TypeError(f"expected a collection of names, not one text: [{given!r}]")
+    return frozenset(given)
 
 
 def find(payload: Mapping[str, Any], path: Path) -> object:

@@ -20,11 +20,12 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from authix.bearer import apart, bearer_token, refusal
-from authix.claims import Claims
+from authix.claims import Claims, names
 from authix.errors import AuthixError, RoleMissing, SettingsError, TokenError, Unavailable
 from authix.freshness import WhenStale
-from authix.settings import VerifierSettings, load, named
+from authix.settings import load, named
 from authix.threaded import SyncAuthix
+from authix.verifier_settings import VerifierSettings
 
 T = TypeVar("T")
 View = TypeVar("View", bound=Callable[..., Any])
@@ -92,7 +93,7 @@ def access_token_required(
     For a class-based view ``method_decorator(access_token_required(…), name="dispatch")``. The view needs no CSRF token
     then: a page of another site can't send an access token.
     """
-    rule = _Rule(frozenset(roles), when_stale)
+    rule = _Rule(names(roles), when_stale)
 
     def decorate(view: View) -> View:
         @wraps(view)

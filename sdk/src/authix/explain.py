@@ -100,7 +100,8 @@ def _shape(token: str) -> Step:
         return Step("shape", REFUSED, error.reason, error.code)
     except TokenError as error:
         parts = token.count(".") + 1
-        return Step("shape", REFUSED, error.reason + (f" (it has {parts})" if parts != 3 else ""), error.code)
+        counted = "" if parts == 3 else f" (of {parts} segments, not 3)"
+        return Step("shape", REFUSED, error.reason + counted, error.code)
     return Step("shape", OK, "three base64url segments, the first two of them JSON objects")
 
 

@@ -18,11 +18,11 @@ from starlette.websockets import WebSocket
 
 from authix.asgi import GuardMiddleware, judge, refuse
 from authix.bearer import refusal
-from authix.claims import Claims
+from authix.claims import Claims, names
 from authix.errors import AuthixError
 from authix.freshness import WhenStale
 from authix.runtime import Authix
-from authix.settings import VerifierOptions
+from authix.verifier_settings import VerifierOptions
 
 
 class FastAPIAuthix(Authix):
@@ -40,7 +40,7 @@ class FastAPIAuthix(Authix):
 
     def required(self, *, roles: Collection[str] = (), when_stale: WhenStale | None = None) -> RequiredClaims:
         """A dependency: the claims of a good access token whose user has all of ``roles``."""
-        return RequiredClaims(self, frozenset(roles), when_stale)
+        return RequiredClaims(self, names(roles), when_stale)
 
 
 class RequiredClaims(SecurityBase):

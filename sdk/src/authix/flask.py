@@ -16,11 +16,12 @@ from flask import Flask, Response, current_app, g, request
 from werkzeug.local import LocalProxy
 
 from authix.bearer import apart, bearer_token, refusal
-from authix.claims import Claims
+from authix.claims import Claims, names
 from authix.errors import AuthixError, RoleMissing, TokenError, Unavailable
 from authix.freshness import WhenStale
-from authix.settings import VerifierOptions, VerifierSettings, load, named
+from authix.settings import load, named
 from authix.threaded import SyncAuthix
+from authix.verifier_settings import VerifierOptions, VerifierSettings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class FlaskAuthix:
         ``options`` are settings as for ``Authix``, and win over those of the application and the environment.
         """
         self._everywhere = everywhere
-        self._public = frozenset(public)
+        self._public = names(public)
         self._options = options
         if app is not None:
             self.init_app(app)
@@ -87,7 +88,7 @@ class FlaskAuthix:
         self, *, roles: Collection[str] = (), when_stale: WhenStale | None = None
     ) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
         """Require a good access token whose user has all of ``roles``, of a view that may be a coroutine."""
-        rule = _Rule(frozenset(roles), when_stale)
+        rule = _Rule(names(roles), when_stale)
 
         def decorate(view: Callable[P, Any]) -> Callable[P, Any]:
             @wraps(view)

@@ -24,7 +24,7 @@ import grpc
 import grpc.aio
 
 from authix.bearer import bearer_token
-from authix.claims import Claims
+from authix.claims import Claims, names
 from authix.errors import AuthixError, RoleMissing, TokenError, Unavailable
 from authix.freshness import WhenStale
 from authix.runtime import Authix
@@ -63,8 +63,8 @@ class _Rule(NamedTuple):
 
 class _Rules:
     def __init__(self, public: Collection[str], roles: Mapping[str, Collection[str]], when_stale: WhenStaleBy) -> None:
-        self._public = frozenset(public)
-        self._roles = {method: frozenset(needed) for method, needed in roles.items()}
+        self._public = names(public)
+        self._roles = {method: names(needed) for method, needed in roles.items()}
         self._when_stale = when_stale
 
     def of(self, method: str) -> _Rule | None:

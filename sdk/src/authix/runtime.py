@@ -27,9 +27,10 @@ from authix.freshness import WhenStale
 from authix.key_file import KeyFile
 from authix.key_source import HttpKeySource
 from authix.observe import ACCEPTED
-from authix.settings import FeedUrl, VerifierOptions, VerifierSettings, load
+from authix.settings import load
 from authix.streams import OpenStreams, UntilRevoked
 from authix.verifier import Verifier
+from authix.verifier_settings import FeedUrl, VerifierOptions, VerifierSettings
 
 logger = logging.getLogger("authix")
 

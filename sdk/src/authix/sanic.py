@@ -22,12 +22,12 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.response import BaseHTTPResponse, ResponseStream
 
 from authix.bearer import CLOSE_CODE, bearer_token, refusal
-from authix.claims import Claims
+from authix.claims import Claims, names
 from authix.errors import AuthixError, TokenError
 from authix.freshness import WhenStale
 from authix.runtime import Authix
-from authix.settings import VerifierOptions
 from authix.streams import UntilRevoked
+from authix.verifier_settings import VerifierOptions
 
 Judged = Callable[..., Coroutine[Any, Any, Any]]
 
@@ -54,7 +54,7 @@ class SanicAuthix(Authix):
         self, *, roles: Collection[str] = (), when_stale: WhenStale | None = None
     ) -> Callable[[Callable[..., Any]], Judged]:
         """Require a good access token whose user has all of ``roles``; to stand right below the route."""
-        rule = _Rule(self, frozenset(roles), when_stale)
+        rule = _Rule(self, names(roles), when_stale)
 
         def decorate(handler: Callable[..., Any]) -> Judged:
             wants_claims = _claims_parameter(handler)

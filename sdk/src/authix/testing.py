@@ -20,12 +20,12 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from authix import runtime, threaded
-from authix.claims import OURS, ClaimPaths
+from authix.claims import OURS, ClaimPaths, names
 from authix.claims import Path as ClaimPath
 from authix.events import Event, Heartbeat, KeyRevoked, Revocation, SessionRevoked, UserRevoked, keep_until
 from authix.keys import ALGORITHMS, AlgorithmName, KeySet, VerificationKey
 from authix.runtime import Authix, Clock
-from authix.settings import VerifierSettings
+from authix.verifier_settings import VerifierSettings
 
 ACCESS_TTL = 300
 """Seconds for which a token lives, unless said otherwise."""
@@ -126,7 +126,7 @@ class InProcessIssuer:
         _place(payload, paths.subject, sub)
         _place(payload, paths.session, sid)
         _place(payload, paths.token_id, f"token-{next(self._count)}")
-        _place(payload, paths.roles[0], sorted(roles))
+        _place(payload, paths.roles[0], sorted(names(roles)))
         payload = {name: value for name, value in (payload | claims).items() if value is not None}
         algorithm = self._signs_with()
         key_id, key = self._signing_key(algorithm)

@@ -25,8 +25,9 @@ from authix.errors import AuthixError, KeyUnknown, NotReady, TokenError
 from authix.events import Revocation
 from authix.freshness import WhenStale
 from authix.runtime import Authix
-from authix.settings import VerifierOptions, VerifierSettings, load
+from authix.settings import load
 from authix.streams import Cut, Stream, items_until
+from authix.verifier_settings import VerifierOptions, VerifierSettings
 
 T = TypeVar("T")
 

@@ -43,6 +43,8 @@ def take_apart(token: str, types: frozenset[str] = TYPES) -> Parts:
 
     Raises ``TokenTooLarge``, ``TokenMalformed``, ``HeaderRefused`` or ``TokenTypeWrong``.
     """
+    if not isinstance(token, str):  # a program may pass on whatever it was given
+        raise TokenMalformed("the token is no text")
     if len(token) > MAX_BYTES:
         raise TokenTooLarge(f"the token is longer than {MAX_BYTES} bytes")
     signed, _, tail = token.rpartition(".")

@@ -182,7 +182,10 @@ class Verifier:
         refused, ``NotReady`` or ``FeedStale`` when it can't be judged.
         """
         era = self._era
-        verified = era.verified.get(token)
+        try:
+            verified = era.verified.get(token)
+        except TypeError:  # it can't be looked up; what it is instead of a text is said by what follows
+            verified = None
         if verified is None:
             verified = self._verify_anew(token, era, now)
         elif not verified.begins <= now < verified.ends:

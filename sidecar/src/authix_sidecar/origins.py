@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from authix.settings import shown
+
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -46,16 +48,15 @@ def origins(value: str) -> tuple[Origin, ...]:
 def _origin(value: str) -> Origin:
     if value.startswith("unix:/") and value.isprintable() and len(value) > len("unix:/"):
         return Origin("unix", "", 0, "/" + value.removeprefix("unix:").lstrip("/"))
-    parts = urlsplit(value)
     try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-    netloc = parts.netloc.encode("ascii", "replace").decode("ascii")
-    plain = "@" not in netloc and value.isprintable() and value == f"{parts.scheme}://{netloc}"
-    if parts.scheme not in _PORTS or not host or not plain or port == 0:
+        parts = urlsplit(value)
+        scheme, host, port, whole = parts.scheme, parts.hostname, parts.port, f"{parts.scheme}://{parts.netloc}"
+    except ValueError:  # brackets or a port that are none
+        scheme, host, port, whole = "", None, None, ""
+    plain = value == whole and "@" not in value and value.isascii() and value.isprintable()
+    if not plain or scheme not in _PORTS or not host or port == 0:
         raise ValueError(
-            f"must be a URL of the form http://host:port, https://host:port or unix:/path, without a path behind, "
-            f"not {value!r}"
+            "must be a URL of the form http://host:port, https://host:port or unix:/path, without a path behind, "
+            f"not {shown(value)}"
         )
-    return Origin(parts.scheme, host, port or _PORTS[parts.scheme])
+    return Origin(scheme, host, port or _PORTS[scheme])

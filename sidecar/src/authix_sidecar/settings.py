@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 
-from authix.settings import VerifierSettings, choice, existing_file, flag, is_loopback, setting, text, whole_number
+from authix.settings import choice, existing_file, flag, is_loopback, setting, text, whole_number
+from authix.verifier_settings import VerifierSettings
 from authix_sidecar.origins import Origin, origins
 
 
