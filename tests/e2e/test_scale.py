@@ -280,7 +280,7 @@ async def test_no_logout_is_lost_when_issuers_and_their_workers_crash(
     start_issuer_on: StartIssuer, engines: Engines
 ) -> None:
     fleet = Fleet(start_issuer_on, engines)
-    await check_no_logout_is_lost(fleet.issuers, Load(fleet.issuers, 4), engines, fleet.crashes(1))
+    await check_no_logout_is_lost(fleet.issuers, Load(fleet.issuers, 4), engines, fleet.crashes(2))
 
 
 @pytest.mark.soak

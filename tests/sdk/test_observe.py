@@ -80,6 +80,24 @@ async def test_metrics_tell_the_sums_and_the_worst() -> None:
         assert token not in generate_latest(registry).decode()
 
 
+async def test_a_full_map_is_told_with_the_moment_up_to_which_tokens_are_refused() -> None:
+    with InProcessIssuer(issuer=ISSUER, audience=AUDIENCE) as issuer:
+        async with Authix(issuer=ISSUER, audience=AUDIENCE, max_revocations=10_000) as auth:
+            registry = CollectorRegistry()
+            registry.register(VerifierMetrics(lambda: [auth]))
+            name = "authix_revocations_coarse_until_seconds"
+            old = issuer.issue("never-logged-out")
+            assert registry.get_sample_value(name) is None
+            for n in range(10_001):
+                issuer.logout(f"user-{n}")
+            told = registry.get_sample_value(name)
+            assert told is not None
+            assert issuer.now <= told <= issuer.now + 1
+            with pytest.raises(AuthixError):
+                auth.verify(old)  # more is refused, never less
+            assert auth.verify(issuer.issue("ada")).subject == "ada"
+
+
 async def test_the_default_registry_tells_of_every_verifier_that_runs() -> None:
     with InProcessIssuer(issuer=ISSUER, audience=AUDIENCE) as issuer:
         async with Authix(issuer=ISSUER, audience=AUDIENCE) as auth:

@@ -15,8 +15,15 @@ def test_every_example_is_found() -> None:
     assert len(EXAMPLES) == PAGE.count("```python") > 3
 
 
-def test_every_example_passes(pytester: pytest.Pytester) -> None:
+ALONE = [name for name, example in EXAMPLES.items() if "settings.configure(" in example]
+"""A process has one Django project."""
+RUNS = [[name] for name in ALONE] + [[name for name in EXAMPLES if name not in ALONE]]
+
+
+@pytest.mark.parametrize("names", RUNS, ids=", ".join)
+def test_every_example_passes(pytester: pytest.Pytester, names: list[str]) -> None:
+    examples = [EXAMPLES[name] for name in names]
     pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
-    pytester.makepyfile(**{f"test_{n}": example for n, example in enumerate(EXAMPLES.values())})
+    pytester.makepyfile(**{f"test_{n}": example for n, example in enumerate(examples)})
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:cov")
-    done.assert_outcomes(passed="".join(EXAMPLES.values()).count("def test_"))
+    done.assert_outcomes(passed="".join(examples).count("def test_"))

@@ -12,15 +12,13 @@ from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from authix.errors import SettingsError
-from authix.keys import AlgorithmName, KeySet, VerificationKey
+from authix.keys import AlgorithmName, KeySet, PrivateKey, VerificationKey, new_private_key
 from authix_issuer.master_secret import MasterSecret
 from authix_issuer.ports import KeyStore, StoredKey
 
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 SIGNING = "signing"
 _NONCE_BYTES = 12
 
@@ -62,7 +60,7 @@ async def open_keys(store: KeyStore, master: MasterSecret, algorithm: AlgorithmN
     sealing_key = AESGCM(master.derive("signing-keys"))
     stored = await store.all()
     if not any(_signs(key, algorithm) for key in stored):
-        await store.add_if_none_signs(_seal(_generate(algorithm), sealing_key))
+        await store.add_if_none_signs(_seal(new_private_key(algorithm), sealing_key))
         stored = await store.all()
     keys = [_unseal(key, sealing_key) for key in stored]
     signing = next(key for key, kept in zip(keys, stored, strict=True) if _signs(kept, algorithm))
@@ -76,16 +74,6 @@ def _document(content_type: str, body: bytes) -> Document:
 
 def _signs(key: StoredKey, algorithm: AlgorithmName) -> bool:
     return key.algorithm == algorithm and key.state == SIGNING
-
-
-def _generate(algorithm: AlgorithmName) -> PrivateKey:
-    match algorithm:
-        case "ES256":
-            return ec.generate_private_key(ec.SECP256R1())
-        case "EdDSA":
-            return ed25519.Ed25519PrivateKey.generate()
-        case "RS256":
-            return rsa.generate_private_key(65537, 2048)
 
 
 def _seal(key: PrivateKey, sealing_key: AESGCM) -> StoredKey:

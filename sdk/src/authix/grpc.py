@@ -18,7 +18,7 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
+from typing import Any, Generic, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -54,6 +54,9 @@ def current_claims() -> Claims:
         raise RuntimeError("no access token was asked of this call") from None
 
 
+A = TypeVar("A")
+
+
 class _Rule(NamedTuple):
     """What a method requires."""
 
@@ -79,20 +82,24 @@ class _Rules:
         return _Rule(needed, when_stale)
 
 
-class AuthixInterceptor(grpc.aio.ServerInterceptor):
-    """For ``grpc.aio.server(interceptors=[AuthixInterceptor(auth)])``; starting ``auth`` is the program's."""
+class _Interceptor(Generic[A]):
+    """What both kinds are made of."""
 
     def __init__(
         self,
-        auth: Authix,
+        auth: A,
         *,
         public: Collection[str] = (),
         roles: Mapping[str, Collection[str]] | None = None,
         when_stale: WhenStaleBy = None,
     ) -> None:
         """``roles``: those needed by method, all of them. ``when_stale``: the policy of all methods, or by method."""
-        self._auth = auth
+        self._auth: A = auth
         self._rules = _Rules(public, roles or {}, when_stale)
+
+
+class AuthixInterceptor(_Interceptor[Authix], grpc.aio.ServerInterceptor):
+    """For ``grpc.aio.server(interceptors=[AuthixInterceptor(auth)])``; starting ``auth`` is the program's."""
 
     async def intercept_service(
         self, continuation: Callable[[Details], Awaitable[Handler | None]], handler_call_details: Details
@@ -147,20 +154,8 @@ class AuthixInterceptor(grpc.aio.ServerInterceptor):
         return claims
 
 
-class SyncAuthixInterceptor(grpc.ServerInterceptor):
+class SyncAuthixInterceptor(_Interceptor[SyncAuthix], grpc.ServerInterceptor):
     """For ``grpc.server(…, interceptors=[SyncAuthixInterceptor(auth)])``; ``auth`` starts with the first call."""
-
-    def __init__(
-        self,
-        auth: SyncAuthix,
-        *,
-        public: Collection[str] = (),
-        roles: Mapping[str, Collection[str]] | None = None,
-        when_stale: WhenStaleBy = None,
-    ) -> None:
-        """As of ``AuthixInterceptor``."""
-        self._auth = auth
-        self._rules = _Rules(public, roles or {}, when_stale)
 
     def intercept_service(
         self, continuation: Callable[[Details], Handler | None], handler_call_details: Details

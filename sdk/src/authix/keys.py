@@ -23,6 +23,7 @@ from authix.errors import SourceError
 from authix.tokens import base64url_encode
 
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
+PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 AlgorithmName = Literal["ES256", "EdDSA", "RS256"]
 ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
@@ -41,17 +42,18 @@ _THUMBPRINT_MEMBERS = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"
 class VerificationKey:
     """One public key, ready to verify."""
 
-    __slots__ = ("algorithm", "key_id", "public_key")
+    __slots__ = ("_check", "algorithm", "key_id", "public_key")
 
     def __init__(self, public_key: PublicKey, *, key_id: str | None = None) -> None:
         """``key_id`` defaults to the RFC 7638 thumbprint. Raises ``SourceError`` for a key of another kind."""
         self.public_key = public_key
         self.algorithm: AlgorithmName = _algorithm_of(public_key)
+        self._check = _IMPLEMENTATIONS[self.algorithm].verify
         self.key_id = key_id or thumbprint(_members(public_key))
 
     def verify(self, signing_input: bytes, signature: bytes) -> bool:
         """Whether ``signature`` is this key's over ``signing_input``."""
-        return bool(_IMPLEMENTATIONS[self.algorithm].verify(signing_input, self.public_key, signature))
+        return bool(self._check(signing_input, self.public_key, signature))
 
     def jwk(self) -> dict[str, str]:
         """This key as a JSON Web Key (RFC 7517)."""
@@ -116,6 +118,17 @@ class KeySet:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+
+def new_private_key(algorithm: AlgorithmName) -> PrivateKey:
+    """A key to sign with by ``algorithm``."""
+    match algorithm:
+        case "ES256":
+            return ec.generate_private_key(ec.SECP256R1())
+        case "EdDSA":
+            return ed25519.Ed25519PrivateKey.generate()
+        case "RS256":
+            return rsa.generate_private_key(public_exponent=65537, key_size=MIN_RSA_BITS)
 
 
 def thumbprint(jwk: Mapping[str, Any]) -> str:

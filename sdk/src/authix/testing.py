@@ -17,13 +17,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from authix import runtime, threaded
 from authix.claims import OURS, ClaimPaths, names
 from authix.claims import Path as ClaimPath
 from authix.events import Event, Heartbeat, KeyRevoked, Revocation, SessionRevoked, UserRevoked, keep_until
-from authix.keys import ALGORITHMS, AlgorithmName, KeySet, VerificationKey
+from authix.keys import ALGORITHMS, AlgorithmName, KeySet, PrivateKey, VerificationKey, new_private_key
 from authix.runtime import Authix, Clock
 from authix.verifier_settings import VerifierSettings
 
@@ -32,8 +31,6 @@ ACCESS_TTL = 300
 ISSUER, AUDIENCE = "https://issuer.test", "tests"
 """Stand in tokens where neither a verifier nor the environment names others."""
 _STALE = 1_000_000.0  # seconds; over any bound
-
-PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 
 class Token(str):
@@ -242,7 +239,7 @@ class InProcessIssuer:
 
     def _signing_key(self, algorithm: AlgorithmName) -> tuple[str, PrivateKey]:
         if algorithm not in self._signing:
-            private = _new_key(algorithm)
+            private = new_private_key(algorithm)
             public = VerificationKey(private.public_key())
             self._signing[algorithm] = public.key_id, private
             self._published[public.key_id] = public
@@ -289,13 +286,3 @@ def _place(payload: dict[str, Any], path: ClaimPath, value: object) -> None:
     for name in path[:-1]:
         payload = payload.setdefault(name, {})
     payload[path[-1]] = value
-
-
-def _new_key(algorithm: AlgorithmName) -> PrivateKey:
-    match algorithm:
-        case "ES256":
-            return ec.generate_private_key(ec.SECP256R1())
-        case "EdDSA":
-            return ed25519.Ed25519PrivateKey.generate()
-        case "RS256":
-            return rsa.generate_private_key(public_exponent=65537, key_size=2048)

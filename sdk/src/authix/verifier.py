@@ -7,17 +7,15 @@ freshness. A cache hit skips only what can't change: times, revocation and fresh
 from __future__ import annotations
 
 import math
-import re
 import threading
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 from cachetools import FIFOCache
 
 from authix import errors, tokens
-from authix.claims import ABSENT, OURS, ClaimPaths, Claims, Path, find
+from authix.claims import OURS, ClaimPaths, Claims
 from authix.errors import (
     AlgorithmRefused,
     AudienceWrong,
@@ -35,6 +33,7 @@ from authix.errors import (
 from authix.events import Event, Heartbeat, KeyRevoked
 from authix.freshness import Freshness, WhenStale
 from authix.keys import AlgorithmName, KeySet
+from authix.payloads import LATEST, NO_OTHERS, audience_in, name_at, others, read_as_issued, required, roles_at, time_in
 from authix.revocations import MAX_ENTRIES, RevocationMap
 
 CLAMP_AGE = 60
@@ -47,35 +46,7 @@ CACHED_TOKEN_BYTES = 2048
 With ``CACHE_ENTRIES`` tokens and what they say that is 13 MiB of usual ones (0.5 KiB each) and 35 MiB of the longest;
 at the very worst, from an issuer that fills them with empty lists, 210 MiB.
 """
-_LATEST = 100_000_000_000  # seconds; the year 5138, so that milliseconds are noticed
-_VISIBLE = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
-_TEXT = frozenset({str})
-_NUMBERS = frozenset({int, float})  # not bool
-_NO_OTHERS: Mapping[str, Any] = MappingProxyType({})
-_OUR_ROLES = ("roles",)  # a list; elsewhere roles may be one text, as scope is
 _REGISTERED = frozenset({"iss", "aud", "exp", "nbf", "iat", "iat_us"})
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-
-
-class _AsIssued(msgspec.Struct, gc=False):
-    """A payload as our issuer spells it: these claims, in this order, and no other.
-
-    To read it so takes half the time. Whatever is spelled otherwise is read claim by claim, to the same verdict.
-    """
-
-    iss: str
-    sub: _Name
-    aud: str
-    iat: Annotated[int, msgspec.Meta(ge=0, lt=_LATEST)]
-    exp: Annotated[int, msgspec.Meta(ge=0, lt=_LATEST)]
-    iat_us: Annotated[int, msgspec.Meta(ge=0, lt=_LATEST * 1_000_000)]
-    jti: _Name
-    sid: _Name
-    roles: list[str]
-
-
-_ISSUED = msgspec.json.Decoder(_AsIssued)
-_SPELL = msgspec.json.Encoder()
 
 
 class _Verified(msgspec.Struct, frozen=True, gc=False):
@@ -228,7 +199,7 @@ class Verifier:
         return verified
 
     def _read_claims(self, payload: bytes, key_id: str) -> _Verified:
-        said = self.paths is OURS and _read_as_issued(payload)
+        said = self.paths is OURS and read_as_issued(payload)
         if not said or said.iss != self.issuer or said.aud != self.audience:
             return self._read_any_claims(tokens.json_object(payload), key_id)
         claims = Claims(
@@ -241,7 +212,7 @@ class Verifier:
             expires_at=said.exp,
             token_id=said.jti,
             key_id=key_id,
-            extra=_NO_OTHERS,
+            extra=NO_OTHERS,
         )
         begins: tuple[float, str] = (said.iat_us / 1_000_000, "iat_us")
         if said.iat > begins[0]:
@@ -249,49 +220,36 @@ class Verifier:
         return _Verified(claims, begins[0] - self.leeway, said.exp + self.leeway, begins[1])
 
     def _read_any_claims(self, payload: Mapping[str, Any], key_id: str) -> _Verified:
-        if _required(payload, "iss") != self.issuer:
+        if required(payload, "iss") != self.issuer:
             raise IssuerWrong
-        audience = _audience(_required(payload, "aud"))
+        audience = audience_in(required(payload, "aud"))
         if self.audience not in audience:
             raise AudienceWrong
-        expires_at, issued_at = _time(payload, "exp"), _time(payload, "iat")
+        expires_at, issued_at = time_in(payload, "exp"), time_in(payload, "iat")
         # Without iat_us the moment lies somewhere in iat's second; its start is the side that refuses more.
         issued_at_us = payload["iat_us"] if "iat_us" in payload else math.floor(issued_at) * 1_000_000
-        if type(issued_at_us) is not int or not 0 <= issued_at_us < _LATEST * 1_000_000:
+        if type(issued_at_us) is not int or not 0 <= issued_at_us < LATEST * 1_000_000:
             raise ClaimError("iat_us", "is not a whole number of microseconds since 1970")
         moments = [(issued_at, "iat"), (issued_at_us / 1_000_000, "iat_us")]
         if "nbf" in payload:
-            moments.append((_time(payload, "nbf"), "nbf"))
-        subject = _name(payload, self.paths.subject)
+            moments.append((time_in(payload, "nbf"), "nbf"))
+        subject = name_at(payload, self.paths.subject)
         if subject is None:
             raise ClaimMissing(".".join(self.paths.subject))
         claims = Claims(
             subject=subject,
-            session=_name(payload, self.paths.session),
-            roles=self._roles(payload),
+            session=name_at(payload, self.paths.session),
+            roles=roles_at(payload, self.paths.roles),
             issuer=self.issuer,
             audience=audience,
             issued_at_us=issued_at_us,
             expires_at=expires_at,
-            token_id=_name(payload, self.paths.token_id),
+            token_id=name_at(payload, self.paths.token_id),
             key_id=key_id,
-            extra=_others(payload, self._taken),
+            extra=others(payload, self._taken),
         )
         begins, begins_by = max(moments)
         return _Verified(claims, begins - self.leeway, expires_at + self.leeway, begins_by)
-
-    def _roles(self, payload: Mapping[str, Any]) -> frozenset[str]:
-        found: list[str] = []
-        for path in self.paths.roles:
-            value = find(payload, path)
-            if isinstance(value, str) and path != _OUR_ROLES:
-                value = [role for role in value.split(" ") if role]
-            if value is ABSENT:
-                continue
-            if not isinstance(value, list) or not _TEXT.issuperset(map(type, value)):
-                raise ClaimError(".".join(path), "is not a list of strings")
-            found += value
-        return frozenset(found)
 
     def _judge_stale(self, claims: Claims, age: float | None, now: float, when_stale: WhenStale) -> None:
         if not self.feed:
@@ -309,51 +267,3 @@ def _refuse_now(verified: _Verified, now: float) -> NoReturn:
     if now >= verified.ends:
         raise TokenExpired
     raise TokenNotYetValid(verified.begins_by)
-
-
-def _read_as_issued(payload: bytes) -> _AsIssued | None:
-    """What it says when it is spelled exactly so; None: it may still be good, and takes the longer way."""
-    try:
-        said = _ISSUED.decode(payload)
-        names = said.sub + said.sid + said.jti
-        if names.isascii() and names.isprintable() and " " not in names and _SPELL.encode(said) == payload:
-            return said
-    except (ValueError, RecursionError):
-        pass
-    return None
-
-
-def _required(payload: Mapping[str, Any], claim: str) -> Any:
-    if claim not in payload:
-        raise ClaimMissing(claim)
-    return payload[claim]
-
-
-def _audience(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, list) and _TEXT.issuperset(map(type, value)):
-        return tuple(value)
-    raise ClaimError("aud", "is neither a string nor a list of strings")
-
-
-def _time(payload: Mapping[str, Any], claim: str) -> float:
-    value: float = _required(payload, claim)
-    if type(value) not in _NUMBERS or not 0 <= value < _LATEST:
-        raise ClaimError(claim, "is not a number of seconds since 1970")
-    return value
-
-
-def _name(payload: Mapping[str, Any], path: Path) -> str | None:
-    value = payload.get(path[0], ABSENT) if len(path) == 1 else find(payload, path)
-    if value is ABSENT:
-        return None
-    if not isinstance(value, str) or _VISIBLE.fullmatch(value) is None:
-        raise ClaimError(".".join(path), "is not 1 to 128 visible ASCII characters")
-    return value
-
-
-def _others(payload: Mapping[str, Any], taken: frozenset[str]) -> Mapping[str, Any]:
-    if payload.keys() <= taken:
-        return _NO_OTHERS
-    return MappingProxyType({name: value for name, value in payload.items() if name not in taken})
