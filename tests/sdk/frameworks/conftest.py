@@ -45,6 +45,8 @@ class Server(NamedTuple):
     """Whether it has WebSockets."""
     events: bool = True
     """Whether it has event streams."""
+    walked: bool = True
+    """Whether it takes the whole walk."""
 
 
 def uvicorn(app: str) -> Server:
@@ -67,6 +69,7 @@ SERVERS = {
     "django": gunicorn("django_service:app"),
     "django-async": uvicorn("django_async_service:app")._replace(sockets=False),
     "drf": gunicorn("drf_service:app"),
+    "flask-uwsgi": Server("uwsgi.py", ("{port}", "3"), workers=3, sockets=False, walked=False),
 }
 
 
@@ -178,7 +181,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         able = [
             name
             for name, server in SERVERS.items()
-            if (server.sockets or "open_socket" not in metafunc.fixturenames)
+            if server.walked
+            and (server.sockets or "open_socket" not in metafunc.fixturenames)
             and (server.events or "open_events" not in metafunc.fixturenames)
         ]
         metafunc.parametrize("framework", able, scope="session")
@@ -235,6 +239,14 @@ def start_service(framework: str, tmp_path: Path, programs: Callable[[Program], 
         return found
 
     return start
+
+
+@pytest.fixture
+def on_uwsgi(issuer: IssuerProgram, tmp_path: Path, programs: Callable[[Program], Program]) -> Service:
+    """Flask under uWSGI with all its workers ready."""
+    found = run("flask-uwsgi", tmp_path, AUTHIX_ISSUER=issuer.url)
+    programs(found.program).start()
+    return found.ready()
 
 
 @pytest.fixture
