@@ -27,7 +27,7 @@ from authix import (
     TokenError,
     TokenExpired,
     TokenRevoked,
-    threaded,
+    background,
 )
 from authix.errors import KeyUnknown, TokenMalformed
 from authix.events import Revocation, UserRevoked, keep_until
@@ -163,7 +163,7 @@ class TestVerdicts:
     async def test_it_waits_for_the_start_only_so_long(
         self, authority: Authority, auth: SyncAuthix, mint: Mint, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(threaded, "PATIENCE", 0.1)
+        monkeypatch.setattr(background, "PATIENCE", 0.1)
         authority.answers_for_keys.clear()
         with auth:
             with pytest.raises(NotReady):

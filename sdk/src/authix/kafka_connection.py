@@ -13,7 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaError,
@@ -24,6 +24,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import SaslHandShakeRequest
 
 _STEP_MS = 1500
+_GOODBYE = 0.5
 _TLS_ALERT = 0x15
 _FAILURES = (KafkaError, OSError, EOFError, TimeoutError)
 
@@ -83,9 +84,11 @@ async def _speaks_no_tls(server: str, options: Mapping[str, Any]) -> str | None:
 @contextlib.asynccontextmanager
 async def _connected(server: str, options: Mapping[str, Any]) -> AsyncIterator[AIOKafkaConnection]:
     host, _, port = server.rpartition(":")
-    async with asyncio.timeout(_STEP_MS / 1000):
-        connection = await create_conn(host.strip("[]"), int(port), request_timeout_ms=_STEP_MS, **options)
+    connection = AIOKafkaConnection(host.strip("[]"), int(port), request_timeout_ms=_STEP_MS, **options)
     try:
+        async with asyncio.timeout(_STEP_MS / 1000):
+            await connection.connect()
         yield connection
     finally:
-        connection.close()
+        # TLS says goodbye first; an event loop that ended before would leave the socket open. It may never have been.
+        await asyncio.wait([connection.close()], timeout=_GOODBYE)
