@@ -360,7 +360,8 @@ from authix import SyncAuthix, TokenRevoked
 auth, token = SyncAuthix(), os.environ["TOKEN"]
 
 def say(what):
-    print(what, flush=True)
+    sys.stdout.write(f"{what}\n")  # in one piece: several processes share it
+    sys.stdout.flush()
 
 def judge():
     try:

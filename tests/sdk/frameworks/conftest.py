@@ -128,6 +128,8 @@ class Service:
         return self._wait_for_workers("is ready", lambda answer: answer.json()["ready"] is True)
 
     def _wait_for_workers(self, what: str, condition: Callable[[httpx.Response], bool]) -> Service:
+        self.workers.clear()
+
         def all_do() -> bool:
             answer = self.ask("/open")
             assert answer.status_code == 200, f"{answer.text}\n{self.program.output()}"

@@ -23,7 +23,8 @@ from authix.errors import (
     TokenMissing,
     TokenRevoked,
 )
-from tests.programs import DEADLINE, HOST, IssuerProgram, bearer, eventually, free_port
+from tests.programs import DEADLINE, HOST, IssuerProgram, bearer, eventually
+from tests.servers.tcp_proxy import TcpProxy
 
 if TYPE_CHECKING:
     from tests.sdk.frameworks.conftest import Service, StartService, User
@@ -137,25 +138,23 @@ def test_a_logout_ends_the_users_event_streams_and_no_others(
         assert next(others), "the other's goes on"
 
 
-def test_before_it_knows_the_keys_it_asks_to_come_back(
+def test_it_asks_to_come_back_while_it_can_not_judge_but_a_route_may_go_on_while_the_feed_is_stale(
     start_service: StartService, issuer: IssuerProgram, new_user: NewUser
 ) -> None:
-    nobody = f"http://{HOST}:{free_port()}"
-    service = start_service(AUTHIX_ISSUER=issuer.url, AUTHIX_KEYS=nobody).listening()
-    assert_refused(service.ask("/me"), MISSING)
-    assert_refused(service.ask("/me", new_user().login()), NotReady("the issuer's keys are not yet here"))
-
-
-def test_a_route_may_go_on_while_the_feed_is_stale(
-    start_service: StartService, issuer: IssuerProgram, new_user: NewUser
-) -> None:
-    service = start_service(AUTHIX_ISSUER=issuer.url, AUTHIX_STALE_AFTER="2").ready()
     token = new_user().login()
-    issuer.pause()
-    try:
-        service.every_worker_answers("/me", token, 503, "feed_stale")
-        assert_refused(service.ask("/me", token), FeedStale("the revocation feed is too old to rule out a logout"))
-        assert service.ask("/lax", token).status_code == 200
-    finally:
-        issuer.resume()
-    eventually(lambda: service.ask("/me", token).status_code == 200, "the feed is fresh again")
+    with TcpProxy(issuer.port) as keys:
+        keys.refuse()
+        url = f"http://{HOST}:{keys.port}/.well-known/jwks.json"
+        service = start_service(AUTHIX_ISSUER=issuer.url, AUTHIX_KEYS=url, AUTHIX_STALE_AFTER="2").listening()
+        assert_refused(service.ask("/me"), MISSING)
+        assert_refused(service.ask("/me", token), NotReady("the issuer's keys are not yet here"))
+        keys.heal()
+        service.ready()
+        issuer.pause()
+        try:
+            service.every_worker_answers("/me", token, 503, "feed_stale")
+            assert_refused(service.ask("/me", token), FeedStale("the revocation feed is too old to rule out a logout"))
+            assert service.ask("/lax", token).status_code == 200
+        finally:
+            issuer.resume()
+        eventually(lambda: service.ask("/me", token).status_code == 200, "the feed is fresh again")
