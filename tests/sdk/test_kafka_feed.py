@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import time
@@ -15,6 +16,8 @@ import pytest
 import pytest_asyncio
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.protocol.metadata import MetadataRequest
 
 from authix import kafka_feed
 from authix.events import LOG_WINDOW, Event, Heartbeat, SessionRevoked, Take, UserRevoked, encode_event
@@ -638,3 +641,21 @@ class TestFaults:
         follower.task.cancel()
         done, _ = await asyncio.wait([follower.task], timeout=10)
         assert done
+
+    async def test_it_leaves_no_connection_open_though_it_ends_while_one_is_being_made(
+        self, kafka_bootstrap: str, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """aiokafka leaves the one open by which it asks what brokers there are."""
+        asked, send = asyncio.Event(), AIOKafkaConnection.send
+
+        def spied(connection: AIOKafkaConnection, request: object, **options: bool) -> object:
+            if isinstance(request, MetadataRequest):
+                asked.set()
+            return send(connection, request, **options)
+
+        monkeypatch.setattr(AIOKafkaConnection, "send", spied)
+        task = asyncio.create_task(KafkaFeed("kafka", kafka_bootstrap, name, options={}, take=print).follow())
+        await asked.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        gc.collect()  # an open connection warns here, and a warning fails the test

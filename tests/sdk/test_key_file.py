@@ -137,6 +137,7 @@ class TestWhileItRuns:
         source = HttpKeySource(f"{authority.url}/keys", use=lambda _: None, file=file, cool_down=0)
         running = asyncio.create_task(source.keep_fresh())
         await soon(path.exists, "the keys are saved")
+        path.with_name("first").hardlink_to(path)  # so that no later file gets its inode
         first, fetches = inode(path), source.attempts
         while source.attempts < fetches + 3 or (not every and inode(path) == first):
             assert await source.refetch()

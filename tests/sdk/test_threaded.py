@@ -360,7 +360,7 @@ from authix import SyncAuthix, TokenRevoked
 auth, token = SyncAuthix(), os.environ["TOKEN"]
 
 def say(what):
-    sys.stdout.write(f"{what}\n")  # in one piece: several processes share it
+    sys.stdout.write(f"{what}\\n")  # in one piece: several processes share it
     sys.stdout.flush()
 
 def judge():

@@ -12,8 +12,8 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -40,9 +40,11 @@ Fewer than the objects after which Python collects garbage: a replay then leads 
 everybody for longer than the records do.
 """
 _CALL_WITHIN = 5.0
+_GRACE = 0.5
 _METADATA_EVERY_MS = 2000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _FORESEEN = (KafkaError, SourceError, OSError, TimeoutError)
+_T = TypeVar("_T")
 
 
 class KafkaFeed:
@@ -90,8 +92,7 @@ class KafkaFeed:
             **self._options,
         )
         try:
-            await self._start(consumer)
-            reading = await self._begin(consumer)
+            reading = await _calmly(self._begin(consumer))
             while True:
                 await self._read(consumer, reading)
                 await asyncio.sleep(0)  # a consumer that has something at hand never waits
@@ -107,7 +108,8 @@ class KafkaFeed:
             raise
 
     async def _begin(self, consumer: AIOKafkaConsumer) -> _Reading:
-        """Assign every partition at the first record that can matter."""
+        """Connect, and assign every partition at the first record that can matter."""
+        await self._start(consumer)
         # Asking for one topic would make a missing one; asking for all does not.
         if self._topic not in await consumer.topics():
             raise SourceError(f"the topic {self._topic} does not exist")
@@ -260,6 +262,18 @@ def _silence_aiokafka() -> None:
     noisy = logging.getLogger("aiokafka")
     if noisy.level == logging.NOTSET:
         noisy.setLevel(logging.CRITICAL)
+
+
+async def _calmly(work: Coroutine[Any, Any, _T]) -> _T:
+    """Do it; when cancelled, give it a moment to end by itself: aiokafka leaves open a connection that it is making."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_GRACE)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
