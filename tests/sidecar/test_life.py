@@ -43,6 +43,8 @@ class TestSettings:
             ({"AUTHIX_POLICY": "authix.toml"}, "AUTHIX_POLICY must name a file that is there, not 'authix.toml'"),
             ({"AUTHIX_TRUSTED_PEERS": "proxy"}, "AUTHIX_TRUSTED_PEERS must be addresses or networks such as 10."),
             ({"AUTHIX_TRUSTED_PEERS": "10.0.0.1/8"}, "AUTHIX_TRUSTED_PEERS must be addresses or networks"),
+            ({"AUTHIX_FORWARDED_PEERS": "ingress"}, "AUTHIX_FORWARDED_PEERS must be addresses or networks"),
+            ({"AUTHIX_IDENTITY_KEY": "key.pem"}, "AUTHIX_IDENTITY_KEY must name a file that can be read"),
             ({"AUTHIX_LOG": "xml"}, "AUTHIX_LOG must be one of console, json"),
             ({"AUTHIX_HOST": "192.0.2.1"}, "AUTHIX_HOST=192.0.2.1 AUTHIX_PROXY_PORT="),
             ({"AUTHIX_HOST": "no.such.host.invalid"}, "AUTHIX_HOST=no.such.host.invalid AUTHIX_PROXY_PORT="),

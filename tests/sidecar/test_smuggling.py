@@ -214,6 +214,8 @@ def chunks() -> Iterator[tuple[str, bytes]]:
         ("a trailer with a bare CR", b"0\r\nX: y\rZ: 1\r\n\r\n"),
         ("a trailer without a name", b"0\r\n: y\r\n\r\n"),
         ("a request as a trailer", b"0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        ("a length as a trailer", b"0\r\nContent-Length: 5\r\n\r\n"),
+        ("a coding as a trailer", b"0\r\ntransfer-encoding: chunked\r\n\r\n"),
         ("trailers over 8 KiB", b"0\r\nX: " + b"y" * 8192 + b"\r\n\r\n"),
         ("many trailers", b"0\r\n" + b"X: y\r\n" * 2000 + b"\r\n"),
     )

@@ -20,11 +20,11 @@ from sanic import Sanic
 
 from authix.errors import SettingsError
 from authix.settings import add_flags, from_flags
+from authix.workers import Workers, end_with_parent
 from authix_issuer import logs
 from authix_issuer.app import build_app
 from authix_issuer.settings import IssuerSettings
 from authix_issuer.wiring import open_issuer
-from authix_issuer.workers import Workers, end_with_parent
 
 logger = logging.getLogger("authix.issuer")
 
@@ -60,10 +60,10 @@ def serve(settings: IssuerSettings) -> int:
     logs.set_up(settings.log)
     asyncio.run(_try_out(settings))
     _tell(settings, listener)
-    return Workers(partial(serve_on, settings), listener, settings.workers).run()
+    return Workers(partial(serve_on, settings, listener), settings.workers).run()
 
 
-def serve_on(settings: IssuerSettings, listener: socket.socket) -> None:
+def serve_on(settings: IssuerSettings, listener: socket.socket, _worker: int = 1) -> None:
     """Serve on a socket that listens, in this process alone."""
     app = build_app(settings)
 

@@ -18,6 +18,7 @@ MAX_TRAILERS = 8 * 1024
 _MAX_SIZE = 15  # hexadecimal digits
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,%d}" % _MAX_SIZE)
 _SIZE_SO_FAR = re.compile(rb"(?:[0-9A-Fa-f]{1,%d}\r?)?" % _MAX_SIZE)
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -141,6 +142,8 @@ class ChunkedBody:
         name, colon, _ = line.partition(b":")
         if not colon or not is_token(name):
             raise BodyMalformed("a trailer is not 'name: value'")
+        if name.lower() in _FRAMING:
+            raise BodyMalformed("a trailer speaks of the body's framing")
         self._trailers += len(line) + 2
         return end + 2
 

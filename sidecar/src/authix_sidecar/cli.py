@@ -17,13 +17,14 @@ from typing import Any
 import msgspec
 
 from authix.errors import SettingsError
-from authix.settings import add_flags, from_flags
+from authix.settings import add_flags, flag, from_flags
 from authix_sidecar import logs
 from authix_sidecar.explain import Token, explain
 from authix_sidecar.policy_file import load_policy, place
 from authix_sidecar.policy_review import review
 from authix_sidecar.server import serve
 from authix_sidecar.settings import SidecarSettings
+from authix_sidecar.workers import serve_by_workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,12 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     explained.add_argument(
         "--claims", type=_claim, action="append", metavar="NAME=VALUE", help="with a token that has this claim too"
     )
+    explained.add_argument(
+        "--pass-authorization",
+        type=flag,
+        metavar="YES|NO",
+        default=os.environ.get("AUTHIX_PASS_AUTHORIZATION") or "yes",
+        help="what holds where the file does not say (default: AUTHIX_PASS_AUTHORIZATION, or yes)",
+    )
     explained.add_argument("--age", type=float, metavar="SECONDS", help="with a token that was issued so long ago")
     return parser
 
 
 def _serve(options: argparse.Namespace) -> int:
     settings = from_flags(SidecarSettings, options)
+    if settings.workers > 1:
+        return serve_by_workers(settings)
     asyncio.run(serve(settings, logs.set_up(settings.log)))
     return 0
 
@@ -85,7 +95,7 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    policy = load_policy(options.file)
+    policy = load_policy(options.file, passes_authorization=options.pass_authorization)
     token = None
     if options.token or (options.roles, options.claims, options.age) != (None, None, None):
         token = Token(options.roles or frozenset(), dict(options.claims or ()), options.age or 0)

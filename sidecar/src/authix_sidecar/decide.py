@@ -52,6 +52,10 @@ def every_path_needs_a_token(_: RequestHead) -> Requirement:
     return A_TOKEN
 
 
+def every_path_needs(needs: Requirement) -> Policy:
+    return lambda _: needs
+
+
 def token_of(request: RequestHead) -> str:
     """The request's one access token. Raises ``TokenMissing`` or ``TokenMalformed``."""
     values = request.authorization

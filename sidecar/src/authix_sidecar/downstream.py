@@ -19,6 +19,7 @@ from authix.errors import AuthixError
 from authix_sidecar.decide import ALLOWED
 from authix_sidecar.errors import RequestRefused, RequestTooSlow, SidecarError, refusal_of
 from authix_sidecar.exchanges import Exchange
+from authix_sidecar.half_close import write_end
 from authix_sidecar.ports import Port
 from authix_sidecar.request_reader import RequestReader
 from authix_sidecar.requests import RequestHead
@@ -166,10 +167,7 @@ class ClientConnection(asyncio.Protocol):
 
     def send_end(self) -> None:
         """Nothing more will be sent; the other direction goes on, except over TLS, which has no half."""
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        write_end(self._transport)
 
     @property
     def behind(self) -> bool:
@@ -374,7 +372,7 @@ class ClientConnection(asyncio.Protocol):
         if self._ended or not self._transport.can_write_eof():
             self._transport.close()
         elif not self._transport.is_closing():
-            self._transport.write_eof()
+            write_end(self._transport)
             self._update_reading()
 
     def _begin_ending(self) -> None:

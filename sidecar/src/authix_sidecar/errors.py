@@ -160,6 +160,13 @@ class PeerRefused(SidecarError):
     status = 403
 
 
+class CrossSiteRefused(SidecarError):
+    """The token came in a cookie, and nothing shows that a page of the same origin sent it."""
+
+    code = "cross_site_refused"
+    status = 403
+
+
 def refusal_of(error: AuthixError | SidecarError) -> Refusal:
     """The HTTP answer for ``error``."""
     if isinstance(error, AuthixError):

@@ -22,8 +22,6 @@ answered 403, because to nginx anything but 200, 401 and 403 is a failure of its
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import msgspec
@@ -44,23 +42,6 @@ _NAMES = frozenset(name for way in _WAYS for name in way)
 
 def asks_to_verify(path: bytes) -> bool:
     return path == VERIFY or path.startswith(VERIFY + b"/")
-
-
-def peers(networks: Iterable[str]) -> Callable[[bytes], bool]:
-    """Says whether an address lies in one of ``networks``."""
-    listed = [ipaddress.ip_network(network) for network in networks]
-
-    @lru_cache(maxsize=1024)
-    def is_listed(peer: bytes) -> bool:
-        try:
-            address = ipaddress.ip_address(peer.decode("ascii"))
-        except ValueError:
-            return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in listed)
-
-    return is_listed
 
 
 def original_of(request: RequestHead, *, by_host: bool) -> RequestHead:

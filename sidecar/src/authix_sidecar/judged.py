@@ -19,11 +19,12 @@ from authix.errors import AuthixError, KeyUnknown
 from authix.freshness import WhenStale
 from authix_sidecar.decide import A_TOKEN, ALLOWED, Policy, decide, every_path_needs_a_token, token_of
 from authix_sidecar.downstream import ClientConnection
-from authix_sidecar.errors import RequestRefused, SidecarError
+from authix_sidecar.errors import CrossSiteRefused, RequestRefused, SidecarError
 from authix_sidecar.exchanges import Exchange
 from authix_sidecar.fields import lower
 from authix_sidecar.metrics import Metrics
 from authix_sidecar.requests import RequestHead
+from authix_sidecar.token_sources import TokenCookie
 
 logger = logging.getLogger("authix.sidecar")
 
@@ -34,6 +35,8 @@ class Judge(NamedTuple):
     auth: Authix
     metrics: Metrics
     policy: Policy = every_path_needs_a_token
+    cookie: TokenCookie | None = None
+    """In which a token may come too."""
 
 
 class JudgedExchange(Exchange):
@@ -50,10 +53,12 @@ class JudgedExchange(Exchange):
         self._client.attend(self)
         try:
             self._needs = self._judge.policy(self._request)
+            if self._judge.cookie is not None and self._needs.token:
+                self._request = self._with_cookie(self._judge.cookie)
             claims = self._decide()
         except KeyUnknown:
             self.wait_for(self._decide_after_a_fetch())
-        except (AuthixError, RequestRefused) as error:
+        except (AuthixError, RequestRefused, CrossSiteRefused) as error:
             self._refuse(error)
         else:
             self._pass(claims)
@@ -71,6 +76,9 @@ class JudgedExchange(Exchange):
     def client_lost(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+    def _with_cookie(self, cookie: TokenCookie) -> RequestHead:
+        return cookie.into(self._request, scheme=self._client.scheme)
 
     def _decide(self) -> Claims | None:
         auth = self._judge.auth
@@ -90,6 +98,8 @@ class JudgedExchange(Exchange):
         self._judge.metrics.decisions[ALLOWED] += 1
         if not self._needs.passes_authorization:
             kept = [field for field in self._request.fields if lower(field[0]) != b"authorization"]
+            if self._judge.cookie is not None:
+                kept = self._judge.cookie.taken_out(kept)
             self._request = msgspec.structs.replace(self._request, fields=kept)
         self.allow(claims)
 

@@ -25,14 +25,15 @@ _Seen = tuple[int, ...] | None
 class LivePolicy:
     """A policy that may be another one for the next request."""
 
-    def __init__(self, path: str, *, host: str = "") -> None:
-        """``host`` as ``Routes`` takes it. Raises ``SettingsError``."""
+    def __init__(self, path: str, *, host: str = "", passes_authorization: bool = True) -> None:
+        """``host`` and ``passes_authorization`` as ``read_policy`` takes them. Raises ``SettingsError``."""
         self.errors = 0
         """How often the file could not be taken."""
         self.loaded_at = 0.0
         """When what is in force was read, in epoch seconds."""
         self._path = path
         self._host = host
+        self._passes_authorization = passes_authorization
         self._taken = self._seen = _look_at(path)
         self._take()
 
@@ -63,7 +64,7 @@ class LivePolicy:
             logger.info("policy %s taken: %d routes", self._path, len(self.routes.routes))
 
     def _take(self) -> None:
-        self.routes = load_policy(self._path, host=self._host)
+        self.routes = load_policy(self._path, host=self._host, passes_authorization=self._passes_authorization)
         self.loaded_at = time.time()
         for found in review(self.routes.routes):
             logger.warning("%s %s.", place(self._path, found.route), found.sentence)

@@ -41,7 +41,7 @@ _CHOICES = {"when_stale": ": it is reject, clamp or accept", "authorization": ":
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     route: list[dict[str, Any]] = []
-    authorization: Authorization = "pass"
+    authorization: Authorization | UnsetType = UNSET
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,17 +56,20 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     authorization: Authorization | UnsetType = UNSET
 
 
-def load_policy(path: str, *, host: str = "") -> Routes:
-    """The policy in the file at ``path``. Raises ``SettingsError``."""
+def load_policy(path: str, *, host: str = "", passes_authorization: bool = True) -> Routes:
+    """The policy in the file at ``path``; the rest as for ``read_policy``. Raises ``SettingsError``."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} can't be read ({type(error).__name__}): mend AUTHIX_POLICY or the file.") from None
-    return read_policy(text, path, host=host)
+    return read_policy(text, path, host=host, passes_authorization=passes_authorization)
 
 
-def read_policy(text: str, name: str, *, host: str = "") -> Routes:
-    """The policy in ``text``; ``name`` is the file's, ``host`` as ``Routes`` takes it. Raises ``SettingsError``."""
+def read_policy(text: str, name: str, *, host: str = "", passes_authorization: bool = True) -> Routes:
+    """The policy in ``text``; ``name`` is the file's, ``host`` as ``Routes`` takes it.
+
+    ``passes_authorization`` is for what the file says nothing about. Raises ``SettingsError``.
+    """
     try:
         file = msgspec.convert(tomllib.loads(text), _File)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -75,6 +78,7 @@ def read_policy(text: str, name: str, *, host: str = "") -> Routes:
         raise SettingsError(f"{name}: {_said(error, _File)}.") from None
     if not file.route:
         raise SettingsError(f"{name} has no [[route]]: write one, or unset AUTHIX_POLICY if every path needs a token.")
+    passes_authorization = _passes(file.authorization, passes_authorization)
     lines = [text.count("\n", 0, match.start()) + 1 for match in _HEADER.finditer(text)]
     if len(lines) != len(file.route):
         lines = []
@@ -82,7 +86,7 @@ def read_policy(text: str, name: str, *, host: str = "") -> Routes:
     for position, raw in enumerate(file.route, start=1):
         line = lines[position - 1] if lines else None
         try:
-            routes.append(_route(raw, position, line, file.authorization))
+            routes.append(_route(raw, position, line, passes_authorization=passes_authorization))
         except msgspec.ValidationError as error:
             problems.append(f"{_place(name, position, line, raw.get('path'))}: {_said(error, _Entry)}.")
         except ValueError as error:
@@ -91,7 +95,7 @@ def read_policy(text: str, name: str, *, host: str = "") -> Routes:
         problems = [f"{place(name, found.route)} {found.sentence}." for found in review(routes) if found.wrong]
     if problems:
         raise SettingsError("\n".join(problems))
-    unnamed = Requirement(passes_authorization=file.authorization == "pass")
+    unnamed = Requirement(passes_authorization=passes_authorization)
     return Routes(routes, unnamed=unnamed, host=host)
 
 
@@ -119,7 +123,7 @@ def _said(error: msgspec.ValidationError, known: type[msgspec.Struct]) -> str:
     return f"{f'`{where}`: ' if where else ''}{what[0].lower()}{what[1:]}{after}"
 
 
-def _route(raw: Mapping[str, Any], position: int, line: int | None, authorization: Authorization) -> Route:
+def _route(raw: Mapping[str, Any], position: int, line: int | None, *, passes_authorization: bool) -> Route:
     entry = msgspec.convert(raw, _Entry)
     for key in ("methods", "roles", "claims"):
         if getattr(entry, key) in ([], {}):
@@ -130,7 +134,6 @@ def _route(raw: Mapping[str, Any], position: int, line: int | None, authorizatio
                 raise ValueError(f"it is public, where no token is looked at, and has `{key}`: leave out one of them")
     if entry.max_age is not UNSET and entry.max_age < 1:
         raise ValueError("`max_age` must be at least 1 second")
-    given = authorization if entry.authorization is UNSET else entry.authorization
     return Route(
         position=position,
         path=entry.path,
@@ -141,12 +144,16 @@ def _route(raw: Mapping[str, Any], position: int, line: int | None, authorizatio
             claims=tuple((name, _allowed(name, value)) for name, value in (entry.claims or {}).items()),
             max_age=entry.max_age or None,
             when_stale=entry.when_stale or None,
-            passes_authorization=given == "pass",
+            passes_authorization=_passes(entry.authorization, passes_authorization),
         ),
         methods=_methods(entry.methods) if entry.methods else None,
         host=_host(entry.host) if entry.host is not UNSET else None,
         line=line,
     )
+
+
+def _passes(said: Authorization | UnsetType, otherwise: bool) -> bool:  # noqa: FBT001 - read as the end of a sentence
+    return otherwise if said is UNSET else said == "pass"
 
 
 def _shape(path: str) -> Shape:

@@ -16,6 +16,8 @@ from authix_sidecar.decide import ALLOWED
 from authix_sidecar.downstream import ClientConnection
 from authix_sidecar.errors import UpstreamError
 from authix_sidecar.fields import Field
+from authix_sidecar.forwarded import IsListed
+from authix_sidecar.identity import Identities
 from authix_sidecar.judged import Judge, JudgedExchange
 from authix_sidecar.pool import Pool
 from authix_sidecar.requests import RequestHead
@@ -30,13 +32,24 @@ _IDEMPOTENT = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PUT"})  # RFC
 class Proxy:
     """Everything that the exchanges of the proxy port share."""
 
-    def __init__(self, judge: Judge, pool: Pool, streams: OpenStreams, *, upstream: str) -> None:
-        """``upstream`` is the ``Host`` of a request that has none (HTTP/1.0)."""
+    def __init__(
+        self,
+        judge: Judge,
+        pool: Pool,
+        streams: OpenStreams,
+        *,
+        upstream: str,
+        is_listed: IsListed | None = None,
+        identities: Identities | None = None,
+    ) -> None:
+        """``upstream`` is the ``Host`` of a request that has none (HTTP/1.0), ``is_listed`` as in ``request_head``."""
         self.judge = judge
         self.metrics = judge.metrics
         self.pool = pool
         self.streams = streams
         self.upstream = upstream.encode("ascii")
+        self.is_listed = is_listed
+        self.identities = identities
 
     def begin(self, client: ClientConnection, request: RequestHead, body: bytes) -> None:
         ProxyExchange(self, client, request, body).begin()
@@ -77,9 +90,15 @@ class ProxyExchange(JudgedExchange):
 
     def _send(self, upstream: UpstreamConnection) -> None:
         self._upstream = upstream
-        request = self._request
+        request, claims, identities = self._request, self._claims, self._proxy.identities
         head = rewrite.request_head(
-            request, self._claims, peer=self._client.peer, scheme=self._client.scheme, upstream=self._proxy.upstream
+            request,
+            claims,
+            peer=self._client.peer,
+            scheme=self._client.scheme,
+            upstream=self._proxy.upstream,
+            is_listed=self._proxy.is_listed,
+            proof=identities.line(claims) if identities is not None and claims is not None else b"",
         )
         data = head + self._framed(self._body)
         if request.chunked and self._client.body_complete:

@@ -166,13 +166,14 @@ def _framing(noted: dict[bytes, list[bytes]], *, newest: bool) -> tuple[int | No
 def _host(values: list[bytes], *, newest: bool) -> bytes | None:
     if not values and not newest:
         return None
-    if len(values) != 1 or not _is_host(values[0]):
+    if len(values) != 1 or not is_host(values[0]):
         raise HostRefused("there is not exactly one Host that names a host")
     return values[0]
 
 
 @lru_cache(maxsize=256)
-def _is_host(value: bytes) -> bool:
+def is_host(value: bytes) -> bool:
+    """Whether ``value`` names a host, with or without a port."""
     return _HOST.fullmatch(value) is not None
 
 

@@ -18,6 +18,7 @@ from http.client import responses
 from urllib.parse import quote
 
 from authix.claims import Claims
+from authix_sidecar import forwarded
 from authix_sidecar.answers import AnswerHead
 from authix_sidecar.fields import Field, goes_downstream, goes_upstream, lower
 from authix_sidecar.requests import RequestHead
@@ -53,8 +54,21 @@ def _encoded(pairs: tuple[tuple[str, str], ...]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("ascii")
 
 
-def request_head(request: RequestHead, claims: Claims | None, *, peer: bytes, scheme: bytes, upstream: bytes) -> bytes:
-    """The head that goes upstream; ``peer`` is the client's address, ``upstream`` the host where it named none."""
+def request_head(
+    request: RequestHead,
+    claims: Claims | None,
+    *,
+    peer: bytes,
+    scheme: bytes,
+    upstream: bytes,
+    is_listed: forwarded.IsListed | None = None,
+    proof: bytes = b"",
+) -> bytes:
+    """The head that goes upstream.
+
+    ``peer`` is the client's address, ``upstream`` the host where it named none, ``is_listed`` says which peers are
+    believed about whom they forward for, and ``proof`` is the line of the signed identity.
+    """
     host = request.host or upstream
     lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, host)]
     dropped = request.hop_by_hop
@@ -69,9 +83,12 @@ def request_head(request: RequestHead, claims: Claims | None, *, peer: bytes, sc
         lines.append(b"Expect: 100-continue\r\n")
     if request.upgrade:
         lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade)
-    lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (peer, scheme, host))
+    if is_listed is not None and is_listed(peer):
+        lines.append(forwarded.lines(request, peer=peer, scheme=scheme, host=host))
+    else:
+        lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (peer, scheme, host))
     if claims is not None:
-        lines.append(_encoded(identity(claims)))
+        lines += (_encoded(identity(claims)), proof)
     lines.append(b"\r\n")
     return b"".join(lines)
 

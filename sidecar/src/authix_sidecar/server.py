@@ -7,6 +7,7 @@ within 10 s (a second signal: at once), then close.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -18,12 +19,15 @@ from functools import partial
 from time import monotonic
 
 from authix import Authix
-from authix.errors import SettingsError
+from authix.errors import NotReady, SettingsError
 from authix.fallback import FeedState
+from authix.workers import end_with_parent
 from authix_sidecar.auth_port import AuthPort
-from authix_sidecar.decide import every_path_needs_a_token
+from authix_sidecar.decide import Requirement, every_path_needs
 from authix_sidecar.downstream import HEAD_TIME, ClientConnection
-from authix_sidecar.forward_auth import asks_to_verify, peers
+from authix_sidecar.forward_auth import asks_to_verify
+from authix_sidecar.forwarded import peers
+from authix_sidecar.identity import Identities, private_key
 from authix_sidecar.judged import Judge
 from authix_sidecar.live_policy import LivePolicy
 from authix_sidecar.logs import AccessLog
@@ -34,35 +38,55 @@ from authix_sidecar.ports import Port
 from authix_sidecar.proxy import Proxy
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.settings import SidecarSettings
+from authix_sidecar.siblings import Siblings
 from authix_sidecar.tls import Certificate, towards_upstream
+from authix_sidecar.token_sources import TokenCookie
 
 logger = logging.getLogger("authix.sidecar")
 
 DRAIN_TIME = 10.0
 _SWEEP_EVERY = 0.5
 _BACKLOG = 1024
+_LISTEN_WITHIN = 3.0  # seconds from which a worker's port says itself that it is not ready
 
 
 class Sidecar:
     """Both ports with all that stands behind them."""
 
-    def __init__(self, settings: SidecarSettings, access: AccessLog) -> None:
-        self.auth = Authix(settings=settings)
+    def __init__(self, settings: SidecarSettings, access: AccessLog, siblings: Siblings | None = None) -> None:
+        """With ``siblings`` it is one worker among several."""
+        self.auth = Authix(settings=settings if siblings is None else siblings.follow(settings))
         self.metrics = Metrics()
         encrypted = any(origin.scheme == "https" for origin in settings.upstream)
         self.pool = Pool(settings.upstream, towards_upstream(settings.upstream_ca) if encrypted else None)
         self.certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         authority = settings.upstream[0].authority
-        self.policy = LivePolicy(settings.policy, host=authority) if settings.policy else None
-        judge = Judge(self.auth, self.metrics, self.policy or every_path_needs_a_token)
+        passing = settings.pass_authorization
+        self.policy = (
+            LivePolicy(settings.policy, host=authority, passes_authorization=passing) if settings.policy else None
+        )
+        cookie = TokenCookie(settings.token_cookie, settings.cookie_origins) if settings.token_cookie else None
+        needs = every_path_needs(Requirement(passes_authorization=passing))
+        judge = Judge(self.auth, self.metrics, self.policy or needs, cookie)
         self._access = access
-        proxy = Proxy(judge, self.pool, self.auth.streams, upstream=authority)
+        identities = _identities(settings, self.auth)
+        proxy = Proxy(
+            judge,
+            self.pool,
+            self.auth.streams,
+            upstream=authority,
+            is_listed=peers(settings.forwarded_peers) if settings.forwarded_peers else None,
+            identities=identities,
+        )
         self.onward = OnwardFeed(self.auth, token=settings.feed_token)
-        auth_port = AuthPort(judge, self.onward, is_trusted=peers(settings.trusted_peers))
+        trusted = peers(settings.trusted_peers)
+        auth_port = AuthPort(judge, self.onward, is_trusted=trusted, identities=identities, siblings=siblings)
         self.proxy: Port[ClientConnection] = Port(begin=proxy.begin, report=self._report_proxy)
         self.auth_port: Port[ClientConnection] = Port(begin=auth_port.begin, report=self._report_auth)
         self._problems: list[str] | None = None
         self._tell_gauges()
+        if siblings is None:  # the parent tells them for all
+            tell_feeds(self.metrics, self.auth)
 
     async def keep_times(self) -> None:
         """End whatever is past its deadline, and tell the log when readiness changes."""
@@ -159,48 +183,62 @@ class Sidecar:
                 "When the policy in force was read.",
                 lambda: policy.loaded_at,
             )
-        self._tell_feeds("authix_feed_followed", "1 when the feed is followed now.", lambda feed: feed.followed)
-        self._tell_feeds("authix_feed_stale", "1 when the feed is followed in vain.", lambda feed: feed.stale)
-        self._tell_feeds(
-            "authix_followed_feed_age_seconds", "Age of what a followed feed tells.", lambda feed: feed.age
-        )
 
-    def _tell_feeds(self, name: str, text: str, read: Callable[[FeedState], float | None]) -> None:
-        """By position in AUTHIX_FEED, 1 is the preferred one, and by kind; a URL may say too much."""
 
+def tell_feeds(metrics: Metrics, auth: Authix) -> None:
+    """By position in AUTHIX_FEED, 1 is the preferred one, and by kind; a URL may say too much."""
+
+    def tell(name: str, text: str, read: Callable[[FeedState], float | None]) -> None:
         def each() -> Samples:
-            values = {
-                (str(position), feed.kind): read(feed) for position, feed in enumerate(self.auth.feed_states, start=1)
-            }
+            values = {(str(position), feed.kind): read(feed) for position, feed in enumerate(auth.feed_states, start=1)}
             return {labels: value for labels, value in values.items() if value is not None}
 
-        self.metrics.gauges(name, text, ("position", "kind"), each)
+        metrics.gauges(name, text, ("position", "kind"), each)
+
+    tell("authix_feed_followed", "1 when the feed is followed now.", lambda feed: feed.followed)
+    tell("authix_feed_stale", "1 when the feed is followed in vain.", lambda feed: feed.stale)
+    tell("authix_followed_feed_age_seconds", "Age of what a followed feed tells.", lambda feed: feed.age)
 
 
-async def serve(settings: SidecarSettings, access: AccessLog) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ``SettingsError`` when a port can't be listened on."""
+def try_out(settings: SidecarSettings, access: AccessLog) -> None:
+    """Raise ``SettingsError`` when a sidecar could not begin, as far as no port is needed to tell."""
+    _contexts(settings, Sidecar(settings, access).certificate)
+
+
+async def serve(
+    settings: SidecarSettings, access: AccessLog, siblings: Siblings | None = None, *, worker: str = ""
+) -> None:
+    """Serve until SIGINT or SIGTERM. Raises ``SettingsError`` when a port can't be listened on.
+
+    With ``siblings``, as the one named ``worker``: until SIGTERM or the parent's end, on ports shared with the others.
+    """
     loop = asyncio.get_running_loop()
     signalled, hurry = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
         (hurry if signalled.is_set() else signalled).set()
 
-    for which in (signal.SIGINT, signal.SIGTERM):
+    for which in (signal.SIGINT, signal.SIGTERM) if siblings is None else (signal.SIGTERM,):
         loop.add_signal_handler(which, stop)
-    sidecar = Sidecar(settings, access)
+    sidecar = Sidecar(settings, access, siblings)
     if sidecar.policy is not None:
         loop.add_signal_handler(signal.SIGHUP, sidecar.policy.reload)
-    sockets = [
-        _listen(settings.host, port, name)
-        for name, port in (("AUTHIX_PROXY_PORT", settings.proxy_port), ("AUTHIX_AUTH_PORT", settings.auth_port))
-    ]
+    shared = siblings is not None
+    sockets = [bind(settings.host, port, name, shared=shared, listens=not shared) for name, port in settings.ports]
     contexts = _contexts(settings, sidecar.certificate)
     async with sidecar.auth:
         times = asyncio.create_task(sidecar.keep_times())
+        if siblings is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            end_with_parent()
+            await siblings.tell(worker, sidecar.metrics.text)
+            with contextlib.suppress(NotReady):  # until then the others have the connections
+                await sidecar.auth.wait_ready(_LISTEN_WITHIN)
         servers = [
             await loop.create_server(
                 partial(ClientConnection, port),
                 sock=sock,
+                backlog=_BACKLOG,
                 ssl=context,
                 ssl_handshake_timeout=HEAD_TIME if context else None,
             )
@@ -226,6 +264,17 @@ async def serve(settings: SidecarSettings, access: AccessLog) -> None:
     access.flush()
 
 
+def _identities(settings: SidecarSettings, auth: Authix) -> Identities | None:
+    if not settings.identity_key:
+        return None
+    audience = settings.identity_audience or str(settings.upstream[0])
+    try:
+        key = private_key(settings.identity_key)
+    except ValueError as error:  # it has changed since the settings were read
+        raise SettingsError(f"AUTHIX_IDENTITY_KEY {error}.") from None
+    return Identities(key, audience=audience, now=auth.clock.now)
+
+
 def _contexts(
     settings: SidecarSettings, certificate: Certificate | None
 ) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
@@ -236,11 +285,25 @@ def _contexts(
     return proxy, certificate.context() if settings.tls_auth_port else None
 
 
-def _listen(host: str, port: int, name: str) -> socket.socket:
+def bind(host: str, port: int, name: str, *, shared: bool = False, listens: bool = False) -> socket.socket:
+    """A socket at ``port``, which is its alone, or ``shared`` with all others of this user that share theirs."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((host, port))
+            if listens:
+                sock.listen(_BACKLOG)
+        except OSError:
+            sock.close()
+            raise
     except OSError as error:
-        # create_server's own text repeats the address; a name that can't be resolved has a negative number
+        # a name that can't be resolved has a negative number
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise SettingsError(f"AUTHIX_HOST={host} {name}={port} can't be listened on ({why}): choose another.") from None
+    return sock

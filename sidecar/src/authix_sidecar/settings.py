@@ -10,7 +10,9 @@ import ipaddress
 
 from authix.settings import choice, existing_file, flag, is_loopback, setting, text, whole_number
 from authix.verifier_settings import VerifierSettings
+from authix_sidecar.identity import private_key_file
 from authix_sidecar.origins import Origin, origins
+from authix_sidecar.token_sources import cookie_name, page_origins
 
 
 def networks(value: str) -> tuple[str, ...]:
@@ -41,17 +43,62 @@ class SidecarSettings(VerifierSettings):
     auth_port: int = setting(
         "AUTHIX_AUTH_PORT", whole_number(0, 65535), "the port of /verify, /livez, /readyz and /metrics", default=8002
     )
+    workers: int = setting(
+        "AUTHIX_WORKERS",
+        whole_number(1, 64),
+        "the processes that serve, each on a core of its own; one feed serves all",
+        default=1,
+    )
     policy: str = setting(
         "AUTHIX_POLICY",
         existing_file,
         "the policy file (see policy.md); without one every path needs an access token",
         default="",
     )
+    token_cookie: str = setting(
+        "AUTHIX_TOKEN_COOKIE",
+        cookie_name,
+        "the name of a cookie in which an access token may come where there is no Authorization, best one that begins "
+        "with __Host-; without it none does",
+        default="",
+    )
+    cookie_origins: tuple[Origin, ...] = setting(
+        "AUTHIX_COOKIE_ORIGINS",
+        page_origins,
+        "the origins, such as https://app.example.com, whose pages may change things by that cookie, "
+        "besides the service's own",
+        default=(),
+    )
+    pass_authorization: bool = setting(
+        "AUTHIX_PASS_AUTHORIZATION",
+        flag,
+        "whether the upstream gets the Authorization field and that cookie, where the policy does not say",
+        default=True,
+    )
     trusted_peers: tuple[str, ...] = setting(
         "AUTHIX_TRUSTED_PEERS",
         networks,
         "the addresses or networks of the proxies that may ask /verify by the policy",
         default=("127.0.0.0/8", "::1/128"),
+    )
+    forwarded_peers: tuple[str, ...] = setting(
+        "AUTHIX_FORWARDED_PEERS",
+        networks,
+        "the addresses or networks of the proxies that are believed in X-Forwarded-For, -Proto, -Host and Forwarded",
+        default=(),
+    )
+    identity_key: str = setting(
+        "AUTHIX_IDENTITY_KEY",
+        private_key_file,
+        "the file of the private key in PEM (P-256, Ed25519 or RSA) that X-Authix-Identity is signed with; without one "
+        "there is none",
+        default="",
+    )
+    identity_audience: str = setting(
+        "AUTHIX_IDENTITY_AUDIENCE",
+        text,
+        "the aud of X-Authix-Identity; without one it is that of the first upstream, such as http://127.0.0.1:8003",
+        default="",
     )
     tls_cert: str = setting(
         "AUTHIX_TLS_CERT",
@@ -76,7 +123,16 @@ class SidecarSettings(VerifierSettings):
         for origin in self.upstream:
             if is_loopback(origin.host) and origin.port in {self.proxy_port, self.auth_port}:
                 raise ValueError(f"AUTHIX_UPSTREAM={origin} is this sidecar itself: name the service behind it")
+        if self.cookie_origins and not self.token_cookie:
+            raise ValueError("AUTHIX_COOKIE_ORIGINS needs AUTHIX_TOKEN_COOKIE: set it, or unset this")
+        if self.identity_audience and not self.identity_key:
+            raise ValueError("AUTHIX_IDENTITY_AUDIENCE needs AUTHIX_IDENTITY_KEY: set both or none")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("AUTHIX_TLS_CERT and AUTHIX_TLS_KEY go together: set both or none")
         if not self.tls_cert and (self.tls_client_ca or self.tls_auth_port):
             raise ValueError("AUTHIX_TLS_CLIENT_CA and AUTHIX_TLS_AUTH_PORT need AUTHIX_TLS_CERT and AUTHIX_TLS_KEY")
+
+    @property
+    def ports(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """The proxy port and the auth port, each with its setting's name."""
+        return ("AUTHIX_PROXY_PORT", self.proxy_port), ("AUTHIX_AUTH_PORT", self.auth_port)

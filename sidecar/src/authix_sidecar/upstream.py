@@ -15,6 +15,7 @@ from authix_sidecar.answer_reader import AnswerReader
 from authix_sidecar.answers import AnswerHead
 from authix_sidecar.errors import UpstreamBroken, UpstreamError, UpstreamTimeout
 from authix_sidecar.fields import Field
+from authix_sidecar.half_close import write_end
 
 # Times in seconds
 ANSWER_TIME = 60.0
@@ -95,10 +96,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def write_end(self) -> None:
         """Nothing more will be sent; the other direction goes on, except over TLS, which has no half."""
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        write_end(self._transport)
 
     def pause(self) -> None:
         if self._reading:

@@ -1,0 +1,116 @@
+"""Several workers that listen on the same ports, and one feed for all.
+
+Rule: this process judges nothing. It follows the feed and passes it on to the workers, each an ordinary sidecar that
+follows nothing else; heartbeats say how old the knowledge here is, so when this process hangs the workers go stale, and
+when it ends they end. Whatever is wrong at the start is said here, once, before there is a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from functools import partial
+from time import monotonic
+
+from authix import Authix
+from authix.errors import SettingsError
+from authix.workers import Workers
+from authix_sidecar import logs
+from authix_sidecar.downstream import ClientConnection
+from authix_sidecar.metrics import Metrics
+from authix_sidecar.onward import OnwardFeed
+from authix_sidecar.ports import Port
+from authix_sidecar.server import bind, serve, tell_feeds, try_out
+from authix_sidecar.settings import SidecarSettings
+from authix_sidecar.siblings import PARENT, Siblings
+
+logger = logging.getLogger("authix.sidecar")
+
+_TICK_EVERY = 0.25
+_LOOPBACK = "127.0.0.1"
+
+
+def serve_by_workers(settings: SidecarSettings) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code. Raises ``SettingsError``."""
+    try_out(settings, logs.set_up(settings.log))
+    held = [bind(settings.host, port, name) for name, port in settings.ports]
+    for sock in held:  # held, so that the ports stay ours; set once bound, since before it would share with a stranger
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    proxy_port, auth_port = (sock.getsockname()[1] for sock in held)
+    settings = dataclasses.replace(settings, proxy_port=proxy_port, auth_port=auth_port)
+    feed_listener = _listener()
+    siblings = Siblings(
+        feed="http://{}:{}/revocations".format(*feed_listener.getsockname()),
+        feed_token=secrets.token_urlsafe(32),
+        listeners={name: _listener() for name in (PARENT, *map(str, range(1, settings.workers + 1)))},
+    )
+    feed = _SharedFeed(settings, siblings, feed_listener)
+    feed.start()
+    logger.info("%d workers, one feed for all", settings.workers)
+    reloading = (signal.SIGHUP,) if settings.policy else ()
+    code = Workers(partial(_work, settings, siblings), settings.workers, pass_on=reloading).run()
+    feed.stopping.set()
+    feed.join()
+    return 1 if feed.failed else code
+
+
+class _SharedFeed(threading.Thread):
+    """The feed, in a thread of its own, because the main one minds the workers."""
+
+    def __init__(self, settings: SidecarSettings, siblings: Siblings, listener: socket.socket) -> None:
+        super().__init__(name="feed", daemon=True)
+        self.stopping = threading.Event()
+        self.failed = False
+        self._settings = settings
+        self._siblings = siblings
+        self._listener = listener
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception:
+            logger.exception("the feed can't go on; ending the workers")
+            self.failed = True
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def _serve(self) -> None:
+        # twice what a worker remembers: it is the workers that go coarse first, while this can still tell them all
+        settings = dataclasses.replace(self._settings, max_revocations=2 * self._settings.max_revocations)
+        auth, metrics = Authix(settings=settings), Metrics()
+        tell_feeds(metrics, auth)
+        onward = OnwardFeed(auth, token=self._siblings.feed_token)
+        port: Port[ClientConnection] = Port(
+            begin=lambda client, request, _: onward.begin(client, request), report=lambda *_: None
+        )
+        async with auth, await self._siblings.tell(PARENT, metrics.text):
+            server = await asyncio.get_running_loop().create_server(
+                partial(ClientConnection, port), sock=self._listener
+            )
+            while not self.stopping.is_set():
+                port.sweep(monotonic())
+                onward.tick()
+                await asyncio.sleep(_TICK_EVERY)
+            server.close()
+            for connection in tuple(port.connections):
+                connection.abort()
+
+
+def _work(settings: SidecarSettings, siblings: Siblings, number: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when
+    access = logs.set_up(settings.log)
+    try:
+        asyncio.run(serve(settings, access, siblings, worker=str(number)))
+    except SettingsError as error:  # what was right at the start is wrong now
+        logger.error("%s", error)  # noqa: TRY400 - the sentence says all
+        sys.exit(2)
+
+
+def _listener() -> socket.socket:
+    return socket.create_server((_LOOPBACK, 0))
