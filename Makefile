@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-BENCHMARKS := register_storm login_timing logout_latency redis_issuer replay revocation_map verify cut_on_logout
+BENCHMARKS := register_storm login_timing logout_latency redis_issuer replay revocation_map verify cut_on_logout sidecar
 # half as many again as there are cores, because tests wait for programs
 TESTERS := $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
 export UV_PYTHON_DOWNLOADS := never
