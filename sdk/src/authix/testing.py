@@ -119,7 +119,7 @@ class InProcessIssuer:
             "iat_us": moment_us,
             "exp": int(self._now + expires_in),
         }
-        paths, kind = self._spelling()
+        paths, kind = self._spelling(payload["iss"])
         _place(payload, paths.subject, sub)
         _place(payload, paths.session, sid)
         _place(payload, paths.token_id, f"token-{next(self._count)}")
@@ -252,9 +252,11 @@ class InProcessIssuer:
         accepted = [settings.algorithms for settings in _settings()]
         return next((name for name in ALGORITHMS if all(name in names for names in accepted)), ALGORITHMS[0])
 
-    def _spelling(self) -> tuple[ClaimPaths, str | None]:
-        """Where tokens say what, and their ``typ``, as the verifiers expect it."""
-        expected = {(settings.claims, settings.token_types) for settings in _settings()}
+    def _spelling(self, issuer: object) -> tuple[ClaimPaths, str | None]:
+        """Where tokens of ``issuer`` say what, and their ``typ``, as its verifiers (if none, as all) expect it."""
+        every = _settings()
+        its = [settings for settings in every if settings.issuer == issuer] or every
+        expected = {(settings.claims, settings.token_types) for settings in its}
         paths, types = expected.pop() if len(expected) == 1 else (OURS, frozenset({"at+jwt"}))
         kind = "at+jwt" if "at+jwt" in types else min(types)
         return paths, None if kind == "none" else kind
