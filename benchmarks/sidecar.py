@@ -353,6 +353,7 @@ def rows_of(stack: contextlib.ExitStack, folder: Path, count: int, cores: tuple[
             f"http://{HOST}:{service}",
             AUTHIX_KEYS=f"http://{HOST}:{service}/keys",
             AUTHIX_POLICY=str(EXAMPLES / "authix.toml"),
+            AUTHIX_FAILURES_PER_SECOND="0",  # what a wrong signature costs is measured, not what a refusal to look does
         )
         stack.callback(sidecar.kill)
         sidecar.start().ready()

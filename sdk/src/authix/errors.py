@@ -86,6 +86,11 @@ class SignatureInvalid(TokenError):
 
     code = "signature_invalid"
 
+    def __init__(self, reason: str = "", *, known: bool = False) -> None:
+        super().__init__(reason)
+        self.known = known
+        """Whether it was remembered that it is wrong, so that it did not have to be computed."""
+
 
 class ClaimError(TokenError):
     """A claim is missing or not what it must be; ``claim`` names it."""

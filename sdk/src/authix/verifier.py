@@ -1,11 +1,13 @@
 """Judge an access token.
 
 Rule: pure and synchronous; no I/O, time is an argument. Cache -> shape -> claims -> signature -> revocation ->
-freshness. A cache hit skips only what can't change: times, revocation and freshness are judged every time.
+freshness. A cache hit skips only what can't change: times, revocation and freshness are judged every time. A signature
+found wrong is remembered too, and skips only computing it again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from collections.abc import Mapping
@@ -46,6 +48,8 @@ CACHED_TOKEN_BYTES = 2048
 With ``CACHE_ENTRIES`` tokens and what they say that is 13 MiB of usual ones (0.5 KiB each) and 35 MiB of the longest;
 at the very worst, from an issuer that fills them with empty lists, 210 MiB.
 """
+WRONG_ENTRIES = 1024
+"""Tokens with a wrong signature that are remembered, each by 16 bytes: whoever sends bad ones chooses their length."""
 _REGISTERED = frozenset({"iss", "aud", "exp", "nbf", "iat", "iat_us"})
 
 
@@ -74,6 +78,8 @@ class _Era(NamedTuple):
 
     keys: KeySet
     verified: _Remembered
+    wrong: FIFOCache[bytes, None]
+    """Digests of those whose signature is wrong. Looked at without a lock and added to under it, as ``verified`` is."""
 
 
 class Verifier:
@@ -97,13 +103,14 @@ class Verifier:
         max_revocations: int = MAX_ENTRIES,
         cache_entries: int = CACHE_ENTRIES,
     ) -> None:
-        """``leeway`` and ``stale_after`` in seconds; ``cache_entries`` 0 remembers no token.
+        """``leeway`` and ``stale_after`` in seconds; ``cache_entries`` 0 remembers no token, good or bad.
 
         ``token_types`` are the accepted ``typ`` (``none`` for a header without), ``claims`` tells where a token says
         what. ``feed=False`` is for an issuer that tells no logouts: freshness is not judged.
         """
         self._cache_entries = cache_entries
         self._cached_token_bytes = CACHED_TOKEN_BYTES if cache_entries else 0
+        self._wrong_entries = WRONG_ENTRIES if cache_entries else 0
         self._cache_lock = threading.Lock()
         self._begin_era(KeySet())
         self.issuer = issuer
@@ -172,8 +179,12 @@ class Verifier:
             self._judge_stale(claims, age, now, when_stale or self.when_stale)
         return claims
 
+    def remembers(self, token: str) -> bool:
+        """Whether ``token`` was found good and is kept, so that ``verify`` would not compute its signature."""
+        return token in self._era.verified
+
     def _begin_era(self, keys: KeySet) -> None:
-        self._era = _Era(keys, _Remembered(self._cache_entries))
+        self._era = _Era(keys, _Remembered(self._cache_entries), FIFOCache(self._wrong_entries))
 
     def _verify_anew(self, token: str, era: _Era, now: float) -> _Verified:
         parts = tokens.take_apart(token, self.types)
@@ -191,8 +202,14 @@ class Verifier:
             raise KeyUnknown("no known key has the token's key id")
         if key.algorithm != parts.algorithm:
             raise AlgorithmRefused("the token's algorithm is not its key's")
-        if not key.verify(parts.signing_input, parts.signature):
-            raise SignatureInvalid("the token's signature is wrong")
+        # of the whole token, which has one spelling; to hit a good one's digest would take 2**128 tries
+        digest = hashlib.blake2b(token.encode("ascii"), digest_size=16).digest()
+        known = digest in era.wrong
+        if known or not key.verify(parts.signing_input, parts.signature):
+            if self._wrong_entries and not known:
+                with self._cache_lock:
+                    era.wrong[digest] = None
+            raise SignatureInvalid("the token's signature is wrong", known=known)
         if len(token) <= self._cached_token_bytes:
             with self._cache_lock:
                 era.verified[token] = verified

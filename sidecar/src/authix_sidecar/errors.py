@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from authix.bearer import PROBLEM_JSON, Refusal, problem, refusal
-from authix.errors import AuthixError, RoleMissing, TokenError
+from authix.errors import AuthixError, RoleMissing, TokenError, Unavailable
 
 
 class SidecarError(Exception):
@@ -165,6 +165,13 @@ class CrossSiteRefused(SidecarError):
 
     code = "cross_site_refused"
     status = 403
+
+
+class TooManyFailures(Unavailable):
+    """A token's signature is not computed, because too many from this client were wrong just now."""
+
+    code = "too_many_failures"
+    status = 429
 
 
 def refusal_of(error: AuthixError | SidecarError) -> Refusal:

@@ -1,7 +1,7 @@
 """An exchange that begins by a decision, as those of the proxy port and of ``/verify`` do.
 
 Rule: deciding is synchronous; only a token under an unknown key id waits, bounded, for one fetch of the key set, and
-its client's body waits with it.
+its client's body waits with it. An address over its limit of failures has no signature computed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import msgspec
 
 from authix import Authix
 from authix.claims import Claims
-from authix.errors import AuthixError, KeyUnknown
+from authix.errors import AuthixError, KeyUnknown, SignatureInvalid
 from authix.freshness import WhenStale
 from authix_sidecar.decide import A_TOKEN, ALLOWED, Policy, decide, every_path_needs_a_token, token_of
 from authix_sidecar.downstream import ClientConnection
-from authix_sidecar.errors import CrossSiteRefused, RequestRefused, SidecarError
+from authix_sidecar.errors import CrossSiteRefused, RequestRefused, SidecarError, TooManyFailures
 from authix_sidecar.exchanges import Exchange
+from authix_sidecar.failures import Failures
 from authix_sidecar.fields import lower
 from authix_sidecar.metrics import Metrics
 from authix_sidecar.requests import RequestHead
@@ -37,6 +38,8 @@ class Judge(NamedTuple):
     policy: Policy = every_path_needs_a_token
     cookie: TokenCookie | None = None
     """In which a token may come too."""
+    failures: Failures | None = None
+    """None: any number of wrong signatures, whoever sends them."""
 
 
 class JudgedExchange(Exchange):
@@ -80,9 +83,23 @@ class JudgedExchange(Exchange):
     def _with_cookie(self, cookie: TokenCookie) -> RequestHead:
         return cookie.into(self._request, scheme=self._client.scheme)
 
+    def _client_address(self) -> bytes:
+        """Of whom failures are counted."""
+        return self._client.peer
+
     def _decide(self) -> Claims | None:
-        auth = self._judge.auth
-        return decide(self._request, self._needs, auth.verify, auth.clock.now)
+        auth, failures = self._judge.auth, self._judge.failures
+        verify = auth.verify
+        if failures is not None and failures.any_over and failures.over(self._client_address()):
+            verify = self._verify_remembered
+        return decide(self._request, self._needs, verify, auth.clock.now)
+
+    def _verify_remembered(
+        self, token: str, *, roles: frozenset[str] = frozenset(), when_stale: WhenStale | None = None
+    ) -> Claims:
+        if not self._judge.auth.verifier.remembers(token):
+            raise TooManyFailures("too many tokens from this address had a wrong signature")
+        return self._judge.auth.verify(token, roles=roles, when_stale=when_stale)
 
     async def _decide_after_a_fetch(self) -> None:
         try:
@@ -105,6 +122,8 @@ class JudgedExchange(Exchange):
 
     def _refuse(self, error: AuthixError | SidecarError) -> None:
         self._judge.metrics.decisions[error.code] += 1
+        if isinstance(error, SignatureInvalid) and not error.known and self._judge.failures is not None:
+            self._judge.failures.add(self._client_address())
         self._client.refuse(error)
 
     def _waited(self, task: asyncio.Task[None]) -> None:

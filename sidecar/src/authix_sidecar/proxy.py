@@ -15,8 +15,8 @@ from authix_sidecar.answers import AnswerHead
 from authix_sidecar.decide import ALLOWED
 from authix_sidecar.downstream import ClientConnection
 from authix_sidecar.errors import UpstreamError
-from authix_sidecar.fields import Field
-from authix_sidecar.forwarded import IsListed
+from authix_sidecar.fields import Field, noted
+from authix_sidecar.forwarded import IsListed, client_address
 from authix_sidecar.identity import Identities
 from authix_sidecar.judged import Judge, JudgedExchange
 from authix_sidecar.pool import Pool
@@ -26,6 +26,7 @@ from authix_sidecar.upstream import UpstreamConnection
 from authix_sidecar.websockets import FrameEnds, close_frame, is_websocket
 
 SHUTTING_DOWN = "shutting_down"
+_FORWARDED_FOR = frozenset({b"x-forwarded-for"})
 _IDEMPOTENT = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PUT"})  # RFC 9110, 9.2.2, without TRACE
 
 
@@ -77,6 +78,13 @@ class ProxyExchange(JudgedExchange):
             self.wait_for(self._connect())
         else:
             self._send(upstream)
+
+    def _client_address(self) -> bytes:
+        peer, is_listed = self._client.peer, self._proxy.is_listed
+        if is_listed is None or not is_listed(peer):
+            return peer
+        said = noted(self._request.fields, _FORWARDED_FOR)
+        return client_address(peer, said.get(b"x-forwarded-for", ()), is_listed)
 
     # --- the way there
 

@@ -25,6 +25,7 @@ from authix.workers import end_with_parent
 from authix_sidecar.auth_port import AuthPort
 from authix_sidecar.decide import Requirement, every_path_needs
 from authix_sidecar.downstream import HEAD_TIME, ClientConnection
+from authix_sidecar.failures import Failures
 from authix_sidecar.forward_auth import asks_to_verify
 from authix_sidecar.forwarded import peers
 from authix_sidecar.identity import Identities, private_key
@@ -70,8 +71,9 @@ class Sidecar:
         judge = Judge(self.auth, self.metrics, self.policy or needs, cookie)
         self._access = access
         identities = _identities(settings, self.auth)
+        limit = settings.failures_per_second
         proxy = Proxy(
-            judge,
+            judge._replace(failures=Failures(limit) if limit else None),  # who asks /verify is another proxy
             self.pool,
             self.auth.streams,
             upstream=authority,

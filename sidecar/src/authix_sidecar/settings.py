@@ -87,6 +87,13 @@ class SidecarSettings(VerifierSettings):
         "the addresses or networks of the proxies that are believed in X-Forwarded-For, -Proto, -Host and Forwarded",
         default=(),
     )
+    failures_per_second: int = setting(
+        "AUTHIX_FAILURES_PER_SECOND",
+        whole_number(0, 1_000_000),
+        "how many new wrong signatures a second one client address may have computed before its unknown tokens are "
+        "answered 429; 0: any number",
+        default=1000,
+    )
     identity_key: str = setting(
         "AUTHIX_IDENTITY_KEY",
         private_key_file,
