@@ -7,7 +7,7 @@ import pytest
 from authix.claims import Claims
 from authix.errors import AuthixError, RoleMissing, TokenMalformed, TokenMissing
 from authix.freshness import WhenStale
-from authix_sidecar.decide import A_TOKEN, NOTHING, Policy, Requirement, decide, every_path_needs_a_token
+from authix_sidecar.decide import A_TOKEN, NOTHING, Policy, Requirement, decide, every_path_needs
 from authix_sidecar.errors import ClaimRefused, TokenTooOld, refusal_of
 from authix_sidecar.requests import RequestHead, read_request
 
@@ -41,7 +41,10 @@ def request(*lines: bytes, target: bytes = b"/") -> RequestHead:
     return read_request(b"\r\n".join([b"GET " + target + b" HTTP/1.1", b"Host: a", *lines, b"", b""]))
 
 
-def decided(head: RequestHead, policy: Policy = every_path_needs_a_token) -> Claims | None:
+A_TOKEN_ANYWHERE = every_path_needs(A_TOKEN)
+
+
+def decided(head: RequestHead, policy: Policy = A_TOKEN_ANYWHERE) -> Claims | None:
     return decide(head, policy(head), verify, lambda: NOW)
 
 

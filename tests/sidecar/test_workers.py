@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from authix_sidecar.downstream import ClientConnection
+from authix_sidecar.ports import Port
+from authix_sidecar.siblings import Scrape, Siblings
 from tests.programs import DEADLINE, SidecarProgram, eventually
 from tests.sidecar.conftest import Fleet
 
@@ -263,3 +267,20 @@ def test_a_port_in_use_ends_the_start_with_one_sentence(tmp_path: Path, name: st
         assert sidecar.process.wait(DEADLINE) == 2
     (line,) = sidecar.output().splitlines()
     assert line.endswith(f"{name}={port} can't be listened on (Address already in use): choose another.")
+
+
+async def test_whoever_asks_for_numbers_that_can_not_be_read_is_not_left_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    siblings = Siblings(feed="", feed_token="", listeners={"1": socket.create_server(("127.0.0.1", 0))})
+    port: Port[ClientConnection] = Port(
+        begin=lambda client, *_: Scrape(siblings, client).begin(), report=lambda *_: None
+    )
+    server = await asyncio.get_running_loop().create_server(lambda: ClientConnection(port), "127.0.0.1", 0)
+    async with server, await siblings.tell("1", lambda: b'a{b="c} 1\n'):
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
+        writer.close()
+        await writer.wait_closed()
+    assert "a request failed" in caplog.text

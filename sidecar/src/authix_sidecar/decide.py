@@ -48,11 +48,8 @@ Policy = Callable[[RequestHead], Requirement]
 """Says what a request needs. Raises ``RequestRefused`` where that can't be said."""
 
 
-def every_path_needs_a_token(_: RequestHead) -> Requirement:
-    return A_TOKEN
-
-
 def every_path_needs(needs: Requirement) -> Policy:
+    """Whatever is asked for."""
     return lambda _: needs
 
 

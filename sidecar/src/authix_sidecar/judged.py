@@ -6,10 +6,7 @@ its client's body waits with it. An address over its limit of failures has no si
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Coroutine
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,17 +14,15 @@ from authix import Authix
 from authix.claims import Claims
 from authix.errors import AuthixError, KeyUnknown, SignatureInvalid
 from authix.freshness import WhenStale
-from authix_sidecar.decide import A_TOKEN, ALLOWED, Policy, decide, every_path_needs_a_token, token_of
+from authix_sidecar.decide import A_TOKEN, ALLOWED, Policy, decide, every_path_needs, token_of
 from authix_sidecar.downstream import ClientConnection
-from authix_sidecar.errors import CrossSiteRefused, RequestRefused, SidecarError, TooManyFailures
-from authix_sidecar.exchanges import Exchange
+from authix_sidecar.errors import SidecarError, TooManyFailures
 from authix_sidecar.failures import Failures
 from authix_sidecar.fields import lower
 from authix_sidecar.metrics import Metrics
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.token_sources import TokenCookie
-
-logger = logging.getLogger("authix.sidecar")
+from authix_sidecar.waiting import WaitingExchange
 
 
 class Judge(NamedTuple):
@@ -35,22 +30,21 @@ class Judge(NamedTuple):
 
     auth: Authix
     metrics: Metrics
-    policy: Policy = every_path_needs_a_token
+    policy: Policy = every_path_needs(A_TOKEN)
     cookie: TokenCookie | None = None
     """In which a token may come too."""
     failures: Failures | None = None
     """None: any number of wrong signatures, whoever sends them."""
 
 
-class JudgedExchange(Exchange):
+class JudgedExchange(WaitingExchange):
     """Goes on with ``allow`` or ends with the refusal."""
 
     def __init__(self, judge: Judge, client: ClientConnection, request: RequestHead) -> None:
+        super().__init__(client)
         self._judge = judge
-        self._client = client
         self._request = request
         self._needs = A_TOKEN
-        self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         self._client.attend(self)
@@ -61,7 +55,7 @@ class JudgedExchange(Exchange):
             claims = self._decide()
         except KeyUnknown:
             self.wait_for(self._decide_after_a_fetch())
-        except (AuthixError, RequestRefused, CrossSiteRefused) as error:
+        except (AuthixError, SidecarError) as error:
             self._refuse(error)
         else:
             self._pass(claims)
@@ -69,16 +63,6 @@ class JudgedExchange(Exchange):
     def allow(self, claims: Claims | None) -> None:
         """The request may pass; None: whoever sent it."""
         raise NotImplementedError
-
-    def wait_for(self, job: Coroutine[Any, Any, None]) -> None:
-        """Run ``job`` while the client's body waits."""
-        self._client.hold()
-        self._task = asyncio.create_task(job)
-        self._task.add_done_callback(self._waited)
-
-    def client_lost(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
 
     def _with_cookie(self, cookie: TokenCookie) -> RequestHead:
         return cookie.into(self._request, scheme=self._client.scheme)
@@ -125,8 +109,3 @@ class JudgedExchange(Exchange):
         if isinstance(error, SignatureInvalid) and not error.known and self._judge.failures is not None:
             self._judge.failures.add(self._client_address())
         self._client.refuse(error)
-
-    def _waited(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a request failed", exc_info=error)
-            self._client.abort()

@@ -36,6 +36,7 @@ from authix_sidecar.downstream import ClientConnection
 from authix_sidecar.errors import FeedForbidden, FeedIncomplete
 from authix_sidecar.exchanges import Exchange
 from authix_sidecar.requests import RequestHead
+from authix_sidecar.waiting import WaitingExchange
 
 REMEMBERED = 20_000
 """Events from which a follower may resume."""
@@ -247,17 +248,16 @@ class Follower(Exchange):
             self._client.break_off()
 
 
-class SnapshotExchange(Exchange):
+class SnapshotExchange(WaitingExchange):
     """One who is given what is alive now, as one document."""
 
     def __init__(self, feed: OnwardFeed, client: ClientConnection) -> None:
+        super().__init__(client)
         self._feed = feed
-        self._client = client
-        self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         self._client.attend(self)
-        self._task = asyncio.create_task(self._answer())
+        self.wait_for(self._answer())
 
     async def _answer(self) -> None:
         heartbeat, cursor = self._feed.heartbeat(), self._feed.cursor(self._feed.end)
@@ -270,7 +270,3 @@ class SnapshotExchange(Exchange):
             await asyncio.sleep(0)
         body = msgspec.json.encode(Snapshot(cursor, heartbeat, revocations))
         self._client.answer(200, (("Content-Type", "application/json"), _NO_STORE), body, ALLOWED)
-
-    def client_lost(self) -> None:
-        if self._task is not None:
-            self._task.cancel()

@@ -78,7 +78,7 @@ def read_policy(text: str, name: str, *, host: str = "", passes_authorization: b
         raise SettingsError(f"{name}: {_said(error, _File)}.") from None
     if not file.route:
         raise SettingsError(f"{name} has no [[route]]: write one, or unset AUTHIX_POLICY if every path needs a token.")
-    passes_authorization = _passes(file.authorization, passes_authorization)
+    passes_authorization = _passes(file.authorization, otherwise=passes_authorization)
     lines = [text.count("\n", 0, match.start()) + 1 for match in _HEADER.finditer(text)]
     if len(lines) != len(file.route):
         lines = []
@@ -144,7 +144,7 @@ def _route(raw: Mapping[str, Any], position: int, line: int | None, *, passes_au
             claims=tuple((name, _allowed(name, value)) for name, value in (entry.claims or {}).items()),
             max_age=entry.max_age or None,
             when_stale=entry.when_stale or None,
-            passes_authorization=_passes(entry.authorization, passes_authorization),
+            passes_authorization=_passes(entry.authorization, otherwise=passes_authorization),
         ),
         methods=_methods(entry.methods) if entry.methods else None,
         host=_host(entry.host) if entry.host is not UNSET else None,
@@ -152,7 +152,7 @@ def _route(raw: Mapping[str, Any], position: int, line: int | None, *, passes_au
     )
 
 
-def _passes(said: Authorization | UnsetType, otherwise: bool) -> bool:  # noqa: FBT001 - read as the end of a sentence
+def _passes(said: Authorization | UnsetType, *, otherwise: bool) -> bool:
     return otherwise if said is UNSET else said == "pass"
 
 

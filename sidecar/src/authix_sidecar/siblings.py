@@ -20,8 +20,8 @@ from prometheus_client.registry import CollectorRegistry
 from authix.verifier_settings import FeedUrl, VerifierSettings
 from authix_sidecar.decide import ALLOWED
 from authix_sidecar.downstream import ClientConnection
-from authix_sidecar.exchanges import Exchange
 from authix_sidecar.metrics import CONTENT_TYPE
+from authix_sidecar.waiting import WaitingExchange
 
 PARENT = "parent"
 """The name of the process that follows the feed, among those of the workers: 1, 2, …"""
@@ -51,11 +51,10 @@ class Siblings:
         async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 writer.write(text())
-                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
             except OSError:  # it has not waited
                 return
-            finally:
-                writer.close()
 
         return await asyncio.start_server(answer, sock=self.listeners[name])
 
@@ -65,25 +64,20 @@ class Siblings:
         return generate_latest(_Joined(dict(zip(self.listeners, told, strict=True))).registry())
 
 
-class Scrape(Exchange):
+class Scrape(WaitingExchange):
     """One who is told all numbers."""
 
     def __init__(self, siblings: Siblings, client: ClientConnection) -> None:
+        super().__init__(client)
         self._siblings = siblings
-        self._client = client
-        self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         self._client.attend(self)
-        self._task = asyncio.create_task(self._answer())
+        self.wait_for(self._answer())
 
     async def _answer(self) -> None:
         headers = (("Content-Type", CONTENT_TYPE), ("Cache-Control", "no-store"))
         self._client.answer(200, headers, await self._siblings.text(), ALLOWED)
-
-    def client_lost(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
 
 
 class _Joined:
@@ -116,5 +110,6 @@ async def _ask(listener: socket.socket) -> bytes:
                 return await reader.read()
             finally:
                 writer.close()
+                await writer.wait_closed()
     except (OSError, TimeoutError):
         return b""
