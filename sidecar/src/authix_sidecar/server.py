@@ -10,18 +10,14 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
-import socket
-import ssl
-from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
 from authix import Authix
 from authix.errors import NotReady, SettingsError
-from authix.fallback import FeedState
 from authix.workers import end_with_parent
+from authix_sidecar import gauges
 from authix_sidecar.auth_port import AuthPort
 from authix_sidecar.decide import Requirement, every_path_needs
 from authix_sidecar.downstream import HEAD_TIME, ClientConnection
@@ -30,9 +26,10 @@ from authix_sidecar.forward_auth import asks_to_verify
 from authix_sidecar.forwarded import peers
 from authix_sidecar.identity import Identities, private_key
 from authix_sidecar.judged import Judge
+from authix_sidecar.listeners import BACKLOG, bind, contexts
 from authix_sidecar.live_policy import LivePolicy
 from authix_sidecar.logs import AccessLog
-from authix_sidecar.metrics import Metrics, Samples
+from authix_sidecar.metrics import Metrics
 from authix_sidecar.onward import OnwardFeed
 from authix_sidecar.pool import Pool
 from authix_sidecar.ports import Port
@@ -47,7 +44,6 @@ logger = logging.getLogger("authix.sidecar")
 
 DRAIN_TIME = 10.0
 _SWEEP_EVERY = 0.5
-_BACKLOG = 1024
 _LISTEN_WITHIN = 3.0  # seconds from which a worker's port says itself that it is not ready
 
 
@@ -86,9 +82,13 @@ class Sidecar:
         self.proxy: Port[ClientConnection] = Port(begin=proxy.begin, report=self._report_proxy)
         self.auth_port: Port[ClientConnection] = Port(begin=auth_port.begin, report=self._report_auth)
         self._problems: list[str] | None = None
-        self._tell_gauges()
+        gauges.tell_verifier(self.metrics, self.auth)
         if siblings is None:  # the parent tells them for all
-            tell_feeds(self.metrics, self.auth)
+            gauges.tell_feeds(self.metrics, self.auth)
+        if self.policy is not None:
+            gauges.tell_policy(self.metrics, self.policy)
+        sides: dict[str, gauges.Side] = {"proxy": self.proxy, "auth": self.auth_port, "upstream": self.pool}
+        gauges.tell_traffic(self.metrics, self.pool, self.onward, sides)
 
     async def keep_times(self) -> None:
         """End whatever is past its deadline, and tell the log when readiness changes."""
@@ -141,70 +141,10 @@ class Sidecar:
         else:
             self._access.tell(request.method.decode(), request.path.decode(), status, seconds, code)
 
-    def _tell_gauges(self) -> None:
-        gauge, verifier = self.metrics.gauge, self.auth.verifier
-        gauge("authix_ready", "1 when tokens can be judged.", lambda: float(self.auth.ready()))
-        gauge("authix_feed_age_seconds", "Age of the knowledge of logouts.", lambda: self.auth.freshness)
-        gauge("authix_revocations", "Entries of the revocation map.", lambda: len(verifier.revocations))
-        gauge(
-            "authix_revocations_coarse_until_seconds",
-            "Tokens issued up to this moment are refused because the revocation map was full; absent if it never was.",
-            lambda: None if (coarse_us := verifier.revocations.coarse_us) is None else coarse_us / 1_000_000,
-        )
-        gauge("authix_keys", "Keys of the key set.", lambda: len(verifier.keys))
-        gauge("authix_sidecar_streams", "Open tunnels and answers that still go on.", lambda: len(self.auth.streams))
-        gauge(
-            "authix_sidecar_feed_followers",
-            "Who follows the feed passed on by this sidecar.",
-            lambda: len(self.onward.followers),
-        )
-        gauge(
-            "authix_sidecar_upstreams_down",
-            "Servers of the upstream that are passed over.",
-            lambda: self.pool.servers_down,
-        )
-        self.metrics.gauges(
-            "authix_sidecar_connections",
-            "Open connections, by side.",
-            ("side",),
-            lambda: {
-                ("proxy",): len(self.proxy.connections),
-                ("auth",): len(self.auth_port.connections),
-                ("upstream",): len(self.pool.connections),
-            },
-        )
-        if self.policy is not None:
-            policy = self.policy
-            self.metrics.counter(
-                "authix_sidecar_policy_errors",
-                "How often the policy file could not be taken while running.",
-                lambda: policy.errors,
-            )
-            gauge(
-                "authix_sidecar_policy_loaded_timestamp_seconds",
-                "When the policy in force was read.",
-                lambda: policy.loaded_at,
-            )
-
-
-def tell_feeds(metrics: Metrics, auth: Authix) -> None:
-    """By position in AUTHIX_FEED, 1 is the preferred one, and by kind; a URL may say too much."""
-
-    def tell(name: str, text: str, read: Callable[[FeedState], float | None]) -> None:
-        def each() -> Samples:
-            values = {(str(position), feed.kind): read(feed) for position, feed in enumerate(auth.feed_states, start=1)}
-            return {labels: value for labels, value in values.items() if value is not None}
-
-        metrics.gauges(name, text, ("position", "kind"), each)
-
-    tell("authix_feed_followed", "1 when the feed is followed now.", lambda feed: feed.followed)
-    tell("authix_feed_stale", "1 when the feed is followed in vain.", lambda feed: feed.stale)
-    tell("authix_followed_feed_age_seconds", "Age of what a followed feed tells.", lambda feed: feed.age)
-
 
 def try_out(settings: SidecarSettings, access: AccessLog) -> None:
     """Raise ``SettingsError`` when a sidecar could not begin, as far as no port is needed to tell."""
-    _contexts(settings, Sidecar(settings, access).certificate)
+    contexts(settings, Sidecar(settings, access).certificate)
 
 
 async def serve(
@@ -227,7 +167,7 @@ async def serve(
         loop.add_signal_handler(signal.SIGHUP, sidecar.policy.reload)
     shared = siblings is not None
     sockets = [bind(settings.host, port, name, shared=shared, listens=not shared) for name, port in settings.ports]
-    contexts = _contexts(settings, sidecar.certificate)
+    proxy_tls, auth_tls = contexts(settings, sidecar.certificate)
     async with sidecar.auth:
         times = asyncio.create_task(sidecar.keep_times())
         if siblings is not None:
@@ -240,19 +180,19 @@ async def serve(
             await loop.create_server(
                 partial(ClientConnection, port),
                 sock=sock,
-                backlog=_BACKLOG,
-                ssl=context,
-                ssl_handshake_timeout=HEAD_TIME if context else None,
+                backlog=BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=HEAD_TIME if tls else None,
             )
-            for port, sock, context in zip((sidecar.proxy, sidecar.auth_port), sockets, contexts, strict=True)
+            for port, sock, tls in zip((sidecar.proxy, sidecar.auth_port), sockets, (proxy_tls, auth_tls), strict=True)
         ]
         proxy_at, auth_at = (sock.getsockname()[:2] for sock in sockets)
         logger.info(
             "proxy %s://%s:%d -> %s, auth port %s://%s:%d",
-            "https" if contexts[0] else "http",
+            "https" if proxy_tls else "http",
             *proxy_at,
             ", ".join(map(str, settings.upstream)),
-            "https" if contexts[1] else "http",
+            "https" if auth_tls else "http",
             *auth_at,
         )
         gc.collect()
@@ -275,37 +215,3 @@ def _identities(settings: SidecarSettings, auth: Authix) -> Identities | None:
     except ValueError as error:  # it has changed since the settings were read
         raise SettingsError(f"AUTHIX_IDENTITY_KEY {error}.") from None
     return Identities(key, audience=audience, now=auth.clock.now)
-
-
-def _contexts(
-    settings: SidecarSettings, certificate: Certificate | None
-) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
-    """Of the proxy port and of the auth port."""
-    if certificate is None:
-        return None, None
-    proxy = certificate.context(client_ca=settings.tls_client_ca)
-    return proxy, certificate.context() if settings.tls_auth_port else None
-
-
-def bind(host: str, port: int, name: str, *, shared: bool = False, listens: bool = False) -> socket.socket:
-    """A socket at ``port``, which is its alone, or ``shared`` with all others of this user that share theirs."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if shared:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind((host, port))
-            if listens:
-                sock.listen(_BACKLOG)
-        except OSError:
-            sock.close()
-            raise
-    except OSError as error:
-        # a name that can't be resolved has a negative number
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-        raise SettingsError(f"AUTHIX_HOST={host} {name}={port} can't be listened on ({why}): choose another.") from None
-    return sock

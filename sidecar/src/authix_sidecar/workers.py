@@ -22,12 +22,13 @@ from time import monotonic
 from authix import Authix
 from authix.errors import SettingsError
 from authix.workers import Workers
-from authix_sidecar import logs
+from authix_sidecar import gauges, logs
 from authix_sidecar.downstream import ClientConnection
+from authix_sidecar.listeners import bind
 from authix_sidecar.metrics import Metrics
 from authix_sidecar.onward import OnwardFeed
 from authix_sidecar.ports import Port
-from authix_sidecar.server import bind, serve, tell_feeds, try_out
+from authix_sidecar.server import serve, try_out
 from authix_sidecar.settings import SidecarSettings
 from authix_sidecar.siblings import PARENT, Siblings
 
@@ -84,7 +85,7 @@ class _SharedFeed(threading.Thread):
         # twice what a worker remembers: it is the workers that go coarse first, while this can still tell them all
         settings = dataclasses.replace(self._settings, max_revocations=2 * self._settings.max_revocations)
         auth, metrics = Authix(settings=settings), Metrics()
-        tell_feeds(metrics, auth)
+        gauges.tell_feeds(metrics, auth)
         onward = OnwardFeed(auth, token=self._siblings.feed_token)
         port: Port[ClientConnection] = Port(
             begin=lambda client, request, _: onward.begin(client, request), report=lambda *_: None
