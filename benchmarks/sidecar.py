@@ -21,17 +21,14 @@ import os
 import random
 import re
 import secrets
-import select
-import socket
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -39,111 +36,15 @@ from authix.keys import KeySet, VerificationKey
 from authix.tokens import base64url_encode
 from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.keys import SigningKeys
+from benchmarks.proxy_load import CONNECTIONS, Clients, request
+from benchmarks.proxy_peers import ENVOY, HAPROXY, PLAIN, SERVICE, Settled, Silent, versions, written
 from benchmarks.report import cpu_seconds, machine
 from tests.programs import HOST, IssuerProgram, SidecarProgram
 from tests.servers.proxies import EXAMPLES, Envoy, HAProxy, Nginx, Proxy
 
-CONNECTIONS = 16
 MANY = 5000
 """Tokens in use at once."""
 AUDIENCE = "tests"
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-
-PLAIN = """
-upstream service { server 127.0.0.1:<service>; keepalive 16; }
-server {
-    listen <port>;
-    location / { proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://service; }
-}
-"""
-SERVICE = """
-server {
-    listen <port>;
-    default_type application/json;
-    location / { return 200 '<body>'; }
-    location = /keys { return 200 '<keys>'; }
-}
-"""
-ENVOY = """
-static_resources:
-  listeners:
-    - address: {socket_address: {address: 127.0.0.1, port_value: <port>}}
-      filter_chains:
-        - filters:
-            - name: envoy.filters.network.http_connection_manager
-              typed_config:
-                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-                stat_prefix: clients
-                access_log:
-                  - name: envoy.access_loggers.file
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
-                      path: access.log
-                route_config:
-                  virtual_hosts:
-                    - {name: service, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: service}}]}
-                http_filters:
-                  - name: envoy.filters.http.jwt_authn
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
-                      providers:
-                        authix:
-                          issuer: <issuer>
-                          audiences: [<audience>]
-                          local_jwks: {inline_string: '<keys>'}
-                          forward: true
-                          claim_to_headers:
-                            - {header_name: x-authix-subject, claim_name: sub}
-                            - {header_name: x-authix-session, claim_name: sid}
-                          jwt_cache_config: {jwt_cache_size: 8192}
-                      rules:
-                        - {match: {prefix: /public/}}
-                        - {match: {prefix: /}, requires: {provider_name: authix}}
-                  - name: envoy.filters.http.router
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
-  clusters:
-    - name: service
-      type: STATIC
-      load_assignment:
-        cluster_name: service
-        endpoints:
-          - lb_endpoints:
-              - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: <service>}}}
-"""  # noqa: E501 - its own names are that long
-HAPROXY = """
-global
-    nbthread 1
-    log stdout format raw local0 info
-
-defaults
-    mode http
-    log global
-    option httplog
-    timeout connect 2s
-    timeout client 60s
-    timeout server 60s
-
-frontend clients
-    bind 127.0.0.1:<port>
-    http-request set-var(txn.token) http_auth_bearer
-    http-request set-var(txn.alg) var(txn.token),jwt_header_query('$.alg')
-    http-request set-var(txn.iss) var(txn.token),jwt_payload_query('$.iss')
-    http-request set-var(txn.exp) var(txn.token),jwt_payload_query('$.exp','int')
-    http-request set-var(txn.now) date()
-    acl public path_beg /public/
-    http-request deny deny_status 401 if !public !{ var(txn.alg) -m str ES256 }
-    http-request deny deny_status 401 if !public !{ var(txn.iss) -m str <issuer> }
-    http-request deny deny_status 401 if !public { var(txn.exp),sub(txn.now) -m int lt 0 }
-    http-request deny deny_status 401 if !public !{ var(txn.token),jwt_verify(txn.alg,"key.pem") -m int 1 }
-    http-request set-header X-Authix-Subject %[var(txn.token),jwt_payload_query('$.sub')]
-    http-request set-header X-Authix-Session %[var(txn.token),jwt_payload_query('$.sid')]
-    default_backend service
-
-backend service
-    http-reuse always
-    server service 127.0.0.1:<service>
-"""
 
 
 class Tokens:
@@ -169,34 +70,6 @@ class Tokens:
         """Tokens that are right in all but the signature, each in another way."""
         signed = self.make(1)[0].rpartition(".")[0]
         return [f"{signed}.{base64url_encode(secrets.token_bytes(64))}" for _ in range(number)]
-
-
-class Settled(Nginx):
-    """The example, with an access log, and connections that are not closed after their thousandth request."""
-
-    access_log: ClassVar[str] = "access_log access.log combined buffer=64k flush=50ms;"
-
-    def prepare(self) -> None:
-        super().prepare()
-        main = self.folder / "main.conf"
-        more = f"{self.access_log} keepalive_requests 1000000000;"
-        main.write_text(main.read_text(encoding="utf-8").replace("access_log off;", more), encoding="utf-8")
-
-
-def written(kind: type[Proxy], file: str, text: str, **values: str) -> type[Proxy]:
-    """As ``kind``, but run by ``text``, in which ``<name>`` stands for a value, instead of its example."""
-
-    class Written(kind):  # type: ignore[valid-type,misc]  # a base that is an argument
-        files = ()
-
-        def prepare(self) -> None:
-            super().prepare()
-            found = {**values, "port": str(self._ports["8080"]), "service": str(self._ports["8003"])}
-            own = re.sub(r"<(\w+)>", lambda match: found[match[1]], text)
-            (self.folder / file).write_text(own, encoding="utf-8")
-
-    Written.__name__ = kind.__name__
-    return Written
 
 
 @contextlib.contextmanager
@@ -227,73 +100,6 @@ class Found(NamedTuple):
     """CPU time of a request."""
     busy: float
     """The proxy's share of its core."""
-
-
-def request(token: str) -> bytes:
-    lines = (
-        "GET /orders/7?page=2 HTTP/1.1",
-        "Host: orders.example",
-        "User-Agent: benchmark",
-        "Accept: application/json",
-        "Accept-Encoding: gzip",
-        f"Authorization: Bearer {token}",
-    )
-    return "\r\n".join((*lines, "", "")).encode("ascii")
-
-
-def is_whole(answer: bytes) -> bool:
-    head, found, body = answer.partition(b"\r\n\r\n")
-    if not found:
-        return False
-    length = _LENGTH.search(head)
-    assert length is not None, head
-    return len(body) >= int(length[1])
-
-
-class Clients:
-    """Connections to ``port`` that are kept, each with one request under way."""
-
-    def __init__(self, port: int) -> None:
-        self._sockets = {}
-        for _ in range(CONNECTIONS):
-            connection = socket.create_connection((HOST, port), timeout=10)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets[connection.fileno()] = connection
-
-    def send(self, requests: Sequence[bytes], status: int) -> None:
-        """Send all and wait for the answers, which must be of ``status``."""
-        begins = b"HTTP/1.1 %d " % status
-        waiting = iter(requests)
-        partly: dict[int, bytes] = {}
-        open_requests = 0
-        with select.epoll() as poll:
-            for number, connection in self._sockets.items():
-                poll.register(number, select.EPOLLIN)
-                if first := next(waiting, None):
-                    connection.send(first)
-                    open_requests += 1
-            while open_requests:
-                events = poll.poll(10)
-                assert events, "no answer within 10 s"
-                for number, _ in events:
-                    connection = self._sockets[number]
-                    data = connection.recv(65536)
-                    assert data, "the proxy has closed a connection"
-                    if number in partly:
-                        data = partly.pop(number) + data
-                    if not is_whole(data):
-                        partly[number] = data
-                        continue
-                    assert data.startswith(begins), data
-                    following = next(waiting, None)
-                    if following is None:
-                        open_requests -= 1
-                    else:
-                        connection.send(following)
-
-    def close(self) -> None:
-        for connection in self._sockets.values():
-            connection.close()
 
 
 def measure(row: Row) -> Found:
@@ -384,12 +190,6 @@ def rows_of(stack: contextlib.ExitStack, folder: Path, count: int, cores: tuple[
     ], pid
 
 
-class Silent(Settled):
-    """Without an access log."""
-
-    access_log = "access_log off;"
-
-
 PLAIN_NGINX = "nginx without auth"
 BEHIND_NGINX = "nginx auth_request + /verify, 1 token"
 CACHED = "sidecar, 1 token cached"
@@ -427,16 +227,6 @@ def main() -> None:
     tell(found)
     print(f"  memory of the sidecar: idle {idle:.1f} MB, after all this {busy:.1f} MB")
     tell_goals({name: statistics.median(each.micros for each in those) for name, those in found.items()}, idle)
-
-
-def versions() -> str:
-    nginx = subprocess.run([str(Nginx.program()), "-v"], capture_output=True, text=True, check=True).stderr
-    haproxy = subprocess.run([str(HAProxy.program()), "-v"], capture_output=True, text=True, check=True).stdout
-    envoy = subprocess.run([str(Envoy.program()), "--version"], capture_output=True, text=True, check=True).stdout
-    numbers = [re.search(r"\d+\.\d+\.\d+", text) for text in (nginx, haproxy, envoy)]
-    return ", ".join(
-        f"{name} {it[0] if it else '?'}" for name, it in zip(("nginx", "HAProxy", "Envoy"), numbers, strict=True)
-    )
 
 
 def tell(found: dict[str, list[Found]]) -> None:
