@@ -840,3 +840,19 @@ class TestCommands:
             "when logouts are not heard of: reject",
             "the upstream does not get the Authorization field",
         ]
+
+    def test_explain_goes_by_the_setting_where_the_file_leaves_it_open(
+        self, file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gets, gets_not = (
+            "the upstream gets the Authorization field",
+            "the upstream does not get the Authorization field",
+        )
+        asked = ["policy", "explain", "GET", "/orders/7", "--roles", "support"]
+        monkeypatch.setenv("AUTHIX_PASS_AUTHORIZATION", "no")
+        for arguments, said in (([], gets_not), (["--pass-authorization", "yes"], gets)):
+            assert main([*asked, *arguments]) == 0
+            assert said in capsys.readouterr().out.splitlines()
+        monkeypatch.setenv("AUTHIX_PASS_AUTHORIZATION", "maybe")
+        assert main(asked) == 2
+        assert capsys.readouterr().err == "AUTHIX_PASS_AUTHORIZATION must be yes or no, not 'maybe'.\n"

@@ -17,13 +17,13 @@ from typing import Any
 import msgspec
 
 from authix.errors import SettingsError
-from authix.settings import add_flags, flag, from_flags
+from authix.settings import add_flags, from_flags
 from authix_sidecar import logs
 from authix_sidecar.explain import Token, explain
 from authix_sidecar.policy_file import load_policy, place
 from authix_sidecar.policy_review import review
 from authix_sidecar.server import serve
-from authix_sidecar.settings import SidecarSettings
+from authix_sidecar.settings import PolicySettings, SidecarSettings
 from authix_sidecar.workers import serve_by_workers
 
 
@@ -65,14 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     explained.add_argument(
         "--claims", type=_claim, action="append", metavar="NAME=VALUE", help="with a token that has this claim too"
     )
-    explained.add_argument(
-        "--pass-authorization",
-        type=flag,
-        metavar="YES|NO",
-        default=os.environ.get("AUTHIX_PASS_AUTHORIZATION") or "yes",
-        help="what holds where the file does not say (default: AUTHIX_PASS_AUTHORIZATION, or yes)",
-    )
     explained.add_argument("--age", type=float, metavar="SECONDS", help="with a token that was issued so long ago")
+    add_flags(explained, PolicySettings)
     return parser
 
 
@@ -90,12 +84,12 @@ def _lint(options: argparse.Namespace) -> int:
     for finding in found:
         print(f"{place(options.file, finding.route)} {finding.sentence}.")  # noqa: T201 - the answer of a command line
     if not found:
-        print(f"{options.file}: {len(routes)} routes, nothing to mend.")  # noqa: T201 - as above
+        print(f"{options.file}: {len(routes)} routes, nothing to mend.")  # noqa: T201 - the answer of a command line
     return 1 if found else 0
 
 
 def _explain(options: argparse.Namespace) -> int:
-    policy = load_policy(options.file, passes_authorization=options.pass_authorization)
+    policy = load_policy(options.file, passes_authorization=from_flags(PolicySettings, options).pass_authorization)
     token = None
     if options.token or (options.roles, options.claims, options.age) != (None, None, None):
         token = Token(options.roles or frozenset(), dict(options.claims or ()), options.age or 0)

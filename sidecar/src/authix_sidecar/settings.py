@@ -23,7 +23,20 @@ def networks(value: str) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SidecarSettings(VerifierSettings):
+class PolicySettings:
+    """What a policy file may leave open."""
+
+    pass_authorization: bool = setting(
+        "AUTHIX_PASS_AUTHORIZATION",
+        flag,
+        "whether the upstream gets the Authorization field and the cookie of AUTHIX_TOKEN_COOKIE, where the policy "
+        "does not say",
+        default=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SidecarSettings(PolicySettings, VerifierSettings):
     """What a sidecar must know."""
 
     upstream: tuple[Origin, ...] = setting(
@@ -68,12 +81,6 @@ class SidecarSettings(VerifierSettings):
         "the origins, such as https://app.example.com, whose pages may change things by that cookie, "
         "besides the service's own",
         default=(),
-    )
-    pass_authorization: bool = setting(
-        "AUTHIX_PASS_AUTHORIZATION",
-        flag,
-        "whether the upstream gets the Authorization field and that cookie, where the policy does not say",
-        default=True,
     )
     trusted_peers: tuple[str, ...] = setting(
         "AUTHIX_TRUSTED_PEERS",
