@@ -10,7 +10,7 @@ import pytest
 
 from authix import AuthixError, Verifier
 from authix.errors import SignatureInvalid
-from authix.events import KeyRevoked
+from authix.events import KeyRevoked, UserRevoked
 from authix.keys import KeySet, VerificationKey
 from authix.verifier import WRONG_ENTRIES
 
@@ -171,3 +171,12 @@ def test_only_a_token_found_good_under_the_keys_of_now_is_said_to_be_remembered(
     assert (verifier.remembers(good), verifier.remembers(bad)) == (True, False)
     verifier.use_keys(mint.key_set("RS256"))
     assert not verifier.remembers(good)
+
+
+def test_only_a_right_signature_is_told_of_a_logout_and_it_is_computed_once(
+    mint: Mint, verifier: Verifier, judge: Callable[..., str], key: CountingKey
+) -> None:
+    verifier.apply(UserRevoked(sub="user-1", since_us=mint.now * 1_000_000, until=10**10), monotonic=0)
+    assert judge(forged(mint)) == "signature_invalid"
+    assert [judge(mint("EdDSA")) for _ in range(3)] == ["token_revoked"] * 3
+    assert key.computed == 2
