@@ -9,8 +9,8 @@ import pytest
 
 from authix.claims import Claims
 from authix.errors import AuthixError, KeyRevoked, TokenError, TokenExpired, TokenRevoked
+from authix.events import Heartbeat, Revocation, SessionRevoked, UserRevoked
 from authix.events import KeyRevoked as KeyRevokedEvent
-from authix.events import Revocation, SessionRevoked, UserRevoked
 from authix.streams import OpenStreams
 from authix.verifier import Verifier
 
@@ -122,6 +122,59 @@ async def test_the_leeway_counts_as_it_does_for_requests() -> None:
     streams.remove(streams.add(claims(ends=time.time() - 30), lambda _: None))
     with pytest.raises(TokenExpired):
         streams.add(claims(ends=time.time() - 61), lambda _: None)
+
+
+class TestALastingStream:
+    """Past its token's expiry."""
+
+    @pytest.fixture
+    def seconds(self) -> list[float]:
+        """The monotonic clock; add to it."""
+        return [0.0]
+
+    @pytest.fixture
+    def streams(self, verifier: Verifier, seconds: list[float]) -> OpenStreams:
+        verifier.apply(Heartbeat(at_us=1, complete_until_us=1), monotonic=0)
+        return OpenStreams(verifier, now=lambda: 1000.0 + seconds[0], monotonic=lambda: seconds[0])
+
+    @pytest.fixture
+    def cut(self, streams: OpenStreams) -> list[AuthixError]:
+        """Why it ended."""
+        found: list[AuthixError] = []
+        streams.add(claims(ends=1010), found.append, lasting=True)
+        return found
+
+    async def test_goes_on_until_the_logout(
+        self, streams: OpenStreams, verifier: Verifier, seconds: list[float], cut: list[AuthixError]
+    ) -> None:
+        for seconds[0] in (9, 20, 4000, 400_000):
+            verifier.apply(Heartbeat(at_us=1 + round(seconds[0]), complete_until_us=1 + round(seconds[0])), seconds[0])
+            streams.expire()
+            assert not cut
+        streams.apply(UserRevoked(sub="ann", since_us=100, until=FAR))
+        assert [error.code for error in cut] == [TokenRevoked.code]
+
+    async def test_ends_when_a_logout_could_be_missed(
+        self, streams: OpenStreams, verifier: Verifier, seconds: list[float], cut: list[AuthixError]
+    ) -> None:
+        seconds[0] = verifier.stale_after
+        streams.expire()
+        assert not cut
+        seconds[0] += 0.1
+        streams.expire()
+        assert [error.code for error in cut] == [TokenExpired.code]
+
+    async def test_is_looked_at_by_itself(
+        self, streams: OpenStreams, seconds: list[float], cut: list[AuthixError], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("authix.streams.LOOK_AGAIN", 0.01)
+        seconds[0] = 11.0
+        streams.add(claims("bob", ends=1012), cut.append, lasting=True)
+        seconds[0] = 1000.0
+        async with asyncio.timeout(20):
+            while len(cut) < 1:
+                await asyncio.sleep(0.01)
+        assert cut[0].code == TokenExpired.code
 
 
 async def test_a_removed_stream_is_not_cut(streams: OpenStreams, verifier: Verifier) -> None:

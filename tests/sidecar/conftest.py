@@ -346,9 +346,9 @@ class Fleet:
         return client, register(client, email), login(client, email)
 
     def until_refused(self, token: str) -> None:
-        """Wait until the sidecar knows that ``token`` is revoked."""
+        """Wait until the sidecar refuses ``token``."""
         request = self.get("/verify", token=token)
-        eventually(lambda: self.call(request, self.sidecar.auth_port).status == 401, "the logout arrives")
+        eventually(lambda: self.call(request, self.sidecar.auth_port).status == 401, "the token is refused")
 
     def dial(self, port: int = 0) -> Wire:
         """A client of the proxy, or of another port."""
@@ -382,7 +382,6 @@ TIMES = {
     "downstream.BODY_TIME": 0.5,
     "downstream.IDLE_TIME": 1.0,
     "downstream.SEND_TIME": 1.0,
-    "upstream.ANSWER_TIME": 1.5,
 }
 """An impatient sidecar's times, in seconds."""
 
@@ -399,7 +398,7 @@ def _fleets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleets]:
     upstream = Upstream()
     issuer = IssuerProgram(folder / "issuer", AUTHIX_ACCESS_TTL="3600")
     patient = SidecarProgram(folder / "sidecar", issuer.url, upstream.url)
-    impatient = SidecarProgram(folder / "sidecar", issuer.url, upstream.url)
+    impatient = SidecarProgram(folder / "sidecar", issuer.url, upstream.url, AUTHIX_UPSTREAM_TIMEOUT="2")
     changes = "; ".join(f"authix_sidecar.{name} = {value}" for name, value in TIMES.items())
     script = f"import sys, authix_sidecar.cli; {changes}; sys.exit(authix_sidecar.cli.main(['serve']))"
     impatient.command = [sys.executable, "-c", script]

@@ -94,14 +94,15 @@ def test_roles_reach_the_upstream_and_can_not_break_out_of_their_field(own: OwnK
     assert request.values("x-evil") == []
 
 
+def saying(visit: Visit) -> None:
+    """One event of a stream that goes on."""
+    visit.request()
+    visit.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+    visit.recv()
+
+
 def test_a_stream_ends_with_its_token(own: OwnKeys) -> None:
     fleet = own.fleet
-
-    def saying(visit: Visit) -> None:
-        visit.request()
-        visit.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
-        visit.recv()
-
     fleet.upstream.script = saying
     expires = int(time.time()) + 3
     wire = fleet.dial().send(fleet.get("/events", token=own.token(exp=expires)))
@@ -115,3 +116,25 @@ def test_a_stream_ends_with_its_token(own: OwnKeys) -> None:
     other.socket.settimeout(0.1)
     with pytest.raises(TimeoutError):
         other.piece()
+
+
+def test_a_stream_may_outlive_its_token_until_its_user_logs_out(
+    start_fleet: Callable[..., Fleet], key_server: Upstream
+) -> None:
+    own = OwnKeys(start_fleet, key_server, AUTHIX_LEEWAY="0", AUTHIX_CUT_AT_EXPIRY="no")
+    fleet = own.fleet
+    client, subject, _ = fleet.new_user()
+    fleet.upstream.script = saying
+    expires = int(time.time()) + 2
+    token = own.token(sub=subject, exp=expires)
+    stream = fleet.dial().send(fleet.get("/events", token=token))
+    assert stream.head().status == 200
+    assert stream.piece() == b"data: 1\n\n"
+    fleet.until_refused(token)
+    stream.socket.settimeout(1)
+    with pytest.raises(TimeoutError):
+        stream.piece()
+    assert client.post("/logout").status_code == 204
+    stream.socket.settimeout(20)
+    assert stream.rest().strip() == b""
+    eventually(lambda: "token_revoked" in fleet.sidecar.output(), "the log says why")

@@ -28,8 +28,9 @@ from authix_sidecar.pool import Pool
 from authix_sidecar.ports import Port
 from authix_sidecar.proxy import Proxy
 from authix_sidecar.settings import SidecarSettings
-from authix_sidecar.upstream import UpstreamConnection
+from authix_sidecar.upstream import Patience, UpstreamConnection
 
+PATIENCE = Patience(answer=60, total=60)
 SETTINGS = SidecarSettings(issuer="http://127.0.0.1:1", audience="tests", upstream=origins("http://127.0.0.1:2"))
 AUTH = Authix(settings=SETTINGS)  # never asked: every path is public
 METRICS = Metrics()
@@ -124,7 +125,7 @@ class Service(Pipe):
 
     def __init__(self, harness: Harness) -> None:
         super().__init__(harness.later, lambda: self.connection.connection_lost(None))
-        self.connection = UpstreamConnection(harness.pool._servers[0])
+        self.connection = UpstreamConnection(harness.pool._servers[0], PATIENCE)
         self.connection.connection_made(self)
         self._harness = harness
         self._message: Message | None = None
@@ -173,7 +174,7 @@ class Harness:
         self.hasty = hasty
         self.later: list[Callable[[], None]] = []
         self.forwarded: list[Message] = []
-        self.pool = Services(SETTINGS.upstream)
+        self.pool = Services(SETTINGS.upstream, PATIENCE)
         self.pool.harness = self
         proxy = Proxy(
             Judge(AUTH, METRICS, lambda _: NOTHING), self.pool, AUTH.streams, upstream=SETTINGS.upstream[0].authority

@@ -12,6 +12,8 @@ import pytest
 from tests.programs import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import StartSidecar
     from tests.sidecar.conftest import Fleet, Visit, Wire
 
@@ -167,6 +169,32 @@ class TestUpstream:
         impatient.upstream.script = falling_silent
         with pytest.raises(h11.RemoteProtocolError):
             impatient.call(impatient.get("/"))
+
+    def test_that_takes_too_long_in_all_is_left_however_busy_it_is(self, start_fleet: Callable[..., Fleet]) -> None:
+        fleet = start_fleet(AUTHIX_UPSTREAM_TOTAL_TIMEOUT="1")
+        ending = threading.Event()
+
+        def busy(visit: Visit) -> None:
+            request = visit.request()
+            kind = b"text/event-stream" if request and request.target == "/events" else b"text/plain"
+            visit.send(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n" % kind)
+            while not ending.wait(0.1):
+                visit.send(b"1\r\nx\r\n")
+            visit.send(b"0\r\n\r\n")
+
+        fleet.upstream.script = busy
+        events = fleet.dial().send(fleet.get("/events"))
+        assert events.head().status == 200
+        with pytest.raises(h11.RemoteProtocolError):
+            fleet.call(fleet.get("/"))
+        assert events.piece()
+        ending.set()
+        while events.piece():
+            pass
+        fleet.upstream.script = fleet.upstream.serve
+        wire = fleet.dial()
+        for _ in range(3):  # nor does it count for a kept connection's next request
+            assert wire.send(fleet.get("/")).answer().status == 200
 
     def test_is_left_when_its_client_is_gone(self, fleet: Fleet) -> None:
         left = threading.Event()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import socket
 import ssl
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from authix_sidecar.origins import origins
+from authix_sidecar.pool import Pool
+from authix_sidecar.upstream import Patience
 from tests.programs import eventually, free_port
 from tests.servers.certificates import Authority
 
@@ -153,3 +158,28 @@ class TestTls:
         assert wire.send(b"hello").recv_exactly(5) == b"hello"
         wire.close()
         eventually(lambda: encrypted.visits[0].ended, "the upstream's side ends too")
+
+
+async def test_a_name_is_resolved_anew_for_each_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the moving of a service to another address."""
+    moved = iter(["127.0.0.1", "127.0.0.2"])
+    resolve = socket.getaddrinfo
+
+    def resolved(host: str, *how: Any, **more: Any) -> Any:
+        return resolve(next(moved) if host == "orders.test" else host, *how, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    reached: list[str] = []
+
+    async def reach(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.append(writer.get_extra_info("sockname")[0])
+        writer.close()
+
+    async with await asyncio.start_server(reach, "0.0.0.0", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        pool = Pool(origins(f"http://orders.test:{port}"), Patience(answer=60, total=60))
+        for n in (1, 2):
+            await pool.connect()
+            while len(reached) < n or pool.connections:
+                await asyncio.sleep(0.01)
+    assert reached == ["127.0.0.1", "127.0.0.2"]

@@ -260,7 +260,7 @@ class Authix:
             feed=bool(settings.feeds),
             max_revocations=settings.max_revocations,
         )
-        self.streams = OpenStreams(self.verifier, now=self.clock.now)
+        self.streams = OpenStreams(self.verifier, now=self.clock.now, monotonic=self.clock.monotonic)
         self._key_source = HttpKeySource(
             settings.keys_url,
             use=self.verifier.use_keys,

@@ -2,7 +2,8 @@
 
 Rule: a stream lives no longer than the token that opened it would be accepted. A revocation that covers the token cuts
 it at once, expiry cuts it by a timer; and since a logout may have come in between the judgement and the opening, the
-token is looked at again when the stream is added.
+token is looked at again when the stream is added. A lasting stream outlives its token's expiry, but only while logouts
+are heard of: one that could miss a logout is cut.
 """
 
 from __future__ import annotations
@@ -33,32 +34,40 @@ Cut = Callable[[AuthixError], None]
 class Stream:
     """One open stream; ``cut`` ends it."""
 
-    __slots__ = ("claims", "cut", "timer")
+    __slots__ = ("claims", "cut", "lasting", "timer")
 
-    def __init__(self, claims: Claims, cut: Cut) -> None:
+    def __init__(self, claims: Claims, cut: Cut, *, lasting: bool) -> None:
         self.claims = claims
         self.cut = cut
+        self.lasting = lasting
         self.timer: asyncio.TimerHandle | None = None
 
 
 class OpenStreams:
     """Cuts streams by ``apply``, which takes the feed's revocations after the verifier has."""
 
-    def __init__(self, verifier: Verifier, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        verifier: Verifier,
+        *,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._verifier = verifier
         self._now = now
+        self._monotonic = monotonic
         self._by_subject: dict[str, set[Stream]] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._by_subject.values()))
 
-    def add(self, claims: Claims, cut: Cut) -> Stream:
+    def add(self, claims: Claims, cut: Cut, *, lasting: bool = False) -> Stream:
         """Keep a stream opened for ``claims`` until ``remove``. Raises ``TokenError`` when the token has died since.
 
-        To be called in the event loop in which the stream expires.
+        ``lasting``: the token's expiry does not cut it. To be called in the event loop in which the stream expires.
         """
         self.check(claims)
-        stream = Stream(claims, cut)
+        stream = Stream(claims, cut, lasting=lasting)
         self._by_subject.setdefault(claims.subject, set()).add(stream)
         self._watch_expiry(stream)
         return stream
@@ -105,7 +114,7 @@ class OpenStreams:
     def expire(self) -> None:
         """Cut every stream whose token has expired, without waiting for its timer."""
         for stream in self._all():
-            if self._life_left(stream.claims) <= 0:
+            if self._is_over(stream):
                 self._cut(stream, TokenExpired())
 
     def _all(self) -> tuple[Stream, ...]:
@@ -114,16 +123,23 @@ class OpenStreams:
     def _life_left(self, claims: Claims) -> float:
         return claims.expires_at + self._verifier.leeway - self._now()
 
+    def _is_over(self, stream: Stream) -> bool:
+        if self._life_left(stream.claims) > 0:
+            return False
+        age = self._verifier.freshness.age(self._monotonic())
+        return not stream.lasting or age is None or age > self._verifier.stale_after
+
     def _watch_expiry(self, stream: Stream) -> None:
-        left = self._life_left(stream.claims)
-        if left <= 0:
+        if self._is_over(stream):
             self._cut(stream, TokenExpired())
             return
+        left = self._life_left(stream.claims)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return  # a test without a loop: there time passes by ``expire`` alone
-        stream.timer = loop.call_later(min(left, LOOK_AGAIN), self._watch_expiry, stream)
+        wait = min(left, LOOK_AGAIN) if left > 0 else LOOK_AGAIN
+        stream.timer = loop.call_later(wait, self._watch_expiry, stream)
 
     def _cut(self, stream: Stream, why: AuthixError) -> None:
         self.remove(stream)

@@ -17,7 +17,7 @@ from time import monotonic
 
 from authix_sidecar.errors import UpstreamUnreachable
 from authix_sidecar.origins import Origin
-from authix_sidecar.upstream import UpstreamConnection
+from authix_sidecar.upstream import Patience, UpstreamConnection
 
 logger = logging.getLogger("authix.sidecar.upstream")
 
@@ -32,8 +32,9 @@ MAX_IDLE = 256
 class Server:
     """Connections to one origin."""
 
-    def __init__(self, origin: Origin, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, origin: Origin, tls: ssl.SSLContext | None, patience: Patience) -> None:
         self.origin = origin
+        self._patience = patience
         self.connections: set[UpstreamConnection] = set()
         """All of them, at work or waiting."""
         self.down_until = -inf
@@ -69,9 +70,9 @@ class Server:
     async def _open(self) -> UpstreamConnection:
         loop, origin = asyncio.get_running_loop(), self.origin
         if origin.scheme == "unix":
-            return (await loop.create_unix_connection(lambda: UpstreamConnection(self), origin.path))[1]
+            return (await loop.create_unix_connection(lambda: UpstreamConnection(self, self._patience), origin.path))[1]
         _, connection = await loop.create_connection(
-            lambda: UpstreamConnection(self),
+            lambda: UpstreamConnection(self, self._patience),
             origin.host,
             origin.port,
             ssl=self._tls,
@@ -83,9 +84,9 @@ class Server:
 class Pool:
     """Connections to the servers of one upstream."""
 
-    def __init__(self, origins: Sequence[Origin], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, origins: Sequence[Origin], patience: Patience, tls: ssl.SSLContext | None = None) -> None:
         """``tls`` is for the origins of ``https``."""
-        self._servers = deque(Server(origin, tls) for origin in origins)
+        self._servers = deque(Server(origin, tls, patience) for origin in origins)
 
     @property
     def connections(self) -> list[UpstreamConnection]:

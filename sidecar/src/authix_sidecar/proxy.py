@@ -41,15 +41,20 @@ class Proxy:
         *,
         upstream: str,
         is_listed: IsListed | None = None,
+        lasting: bool = False,
         identities: Identities | None = None,
     ) -> None:
-        """``upstream`` is the ``Host`` of a request that has none (HTTP/1.0), ``is_listed`` as in ``request_head``."""
+        """``upstream`` is the ``Host`` of a request that has none (HTTP/1.0), ``is_listed`` as in ``request_head``.
+
+        ``lasting``: what goes on for long outlives its token's expiry.
+        """
         self.judge = judge
         self.metrics = judge.metrics
         self.pool = pool
         self.streams = streams
         self.upstream = upstream.encode("ascii")
         self.is_listed = is_listed
+        self.lasting = lasting
         self.identities = identities
 
     def begin(self, client: ClientConnection, request: RequestHead, body: bytes) -> None:
@@ -265,7 +270,7 @@ class ProxyExchange(JudgedExchange):
         """Let the request go on for as long as its token lives; False: it is dead already."""
         if self._claims is not None and self._stream is None:
             try:
-                self._stream = self._proxy.streams.add(self._claims, self._cut)
+                self._stream = self._proxy.streams.add(self._claims, self._cut, lasting=self._proxy.lasting)
             except AuthixError as error:
                 self._end_by(error)
                 return False

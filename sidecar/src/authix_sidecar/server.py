@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 from functools import partial
+from math import inf
 from time import monotonic
 
 from authix import Authix
@@ -39,6 +40,7 @@ from authix_sidecar.settings import SidecarSettings
 from authix_sidecar.siblings import Siblings
 from authix_sidecar.tls import Certificate, towards_upstream
 from authix_sidecar.token_sources import TokenCookie
+from authix_sidecar.upstream import Patience
 
 logger = logging.getLogger("authix.sidecar")
 
@@ -55,7 +57,9 @@ class Sidecar:
         self.auth = Authix(settings=settings if siblings is None else siblings.follow(settings))
         self.metrics = Metrics()
         encrypted = any(origin.scheme == "https" for origin in settings.upstream)
-        self.pool = Pool(settings.upstream, towards_upstream(settings.upstream_ca) if encrypted else None)
+        tls = towards_upstream(settings.upstream_ca) if encrypted else None
+        patience = Patience(settings.upstream_timeout, settings.upstream_total_timeout or inf)
+        self.pool = Pool(settings.upstream, patience, tls)
         self.certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         authority = settings.upstream[0].authority
         passing = settings.pass_authorization
@@ -74,6 +78,7 @@ class Sidecar:
             self.auth.streams,
             upstream=authority,
             is_listed=peers(settings.forwarded_peers) if settings.forwarded_peers else None,
+            lasting=not settings.cut_at_expiry,
             identities=identities,
         )
         self.onward = OnwardFeed(self.auth, token=settings.feed_token)

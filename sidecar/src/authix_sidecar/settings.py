@@ -51,6 +51,19 @@ class SidecarSettings(PolicySettings, VerifierSettings):
         "the file of the certificates that https upstreams are trusted by",
         default="",
     )
+    upstream_timeout: int = setting(
+        "AUTHIX_UPSTREAM_TIMEOUT",
+        whole_number(1, 86400),
+        "seconds for which the upstream may be silent before its answer begins and amid it; event streams and tunnels "
+        "may be for ever",
+        default=60,
+    )
+    upstream_total_timeout: int = setting(
+        "AUTHIX_UPSTREAM_TOTAL_TIMEOUT",
+        whole_number(0, 86400),
+        "seconds for a request and its whole answer, but for event streams and tunnels; 0: any number",
+        default=0,
+    )
     host: str = setting("AUTHIX_HOST", text, "the address to listen on", default="127.0.0.1")
     proxy_port: int = setting("AUTHIX_PROXY_PORT", whole_number(0, 65535), "the port of the proxy", default=8001)
     auth_port: int = setting(
@@ -81,6 +94,13 @@ class SidecarSettings(PolicySettings, VerifierSettings):
         "the origins, such as https://app.example.com, whose pages may change things by that cookie, "
         "besides the service's own",
         default=(),
+    )
+    cut_at_expiry: bool = setting(
+        "AUTHIX_CUT_AT_EXPIRY",
+        flag,
+        "whether a WebSocket, an event stream or whatever else takes long ends when its token expires; at logout it "
+        "always does",
+        default=True,
     )
     trusted_peers: tuple[str, ...] = setting(
         "AUTHIX_TRUSTED_PEERS",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from math import inf
 from time import monotonic
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from authix_sidecar.answer_reader import AnswerReader
 from authix_sidecar.answers import AnswerHead
@@ -18,10 +18,19 @@ from authix_sidecar.fields import Field
 from authix_sidecar.half_close import write_end
 
 # Times in seconds
-ANSWER_TIME = 60.0
-"""From the last byte of the request to the answer's head, and between two pieces of the answer."""
+LEAVE_TIME = 60.0
+"""For what a connection that is left has still to send."""
 POOL_TIME = 4.0
 """In the pool. Shorter than the keep-alive time of common servers (5 s), so that few connections go stale in it."""
+
+
+class Patience(NamedTuple):
+    """How long an answer is waited for, in seconds."""
+
+    answer: float
+    """From the last byte of the request to the answer's head, and between two pieces of the answer."""
+    total: float
+    """From the request's beginning to the answer's end."""
 
 
 class Receiver(Protocol):
@@ -67,14 +76,16 @@ class Owner(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """Sends requests and passes on answers."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, patience: Patience) -> None:
         self.deadline = inf
         self._owner = owner
+        self._patience = patience
         self._reader = AnswerReader()
         self._receiver: Receiver | None = None
         self._reused = False
         self._tunnel = False
-        self._patience = ANSWER_TIME
+        self._silence = patience.answer
+        self._until = inf
         self._reading = True
 
     # --- what the receiver calls
@@ -86,12 +97,13 @@ class UpstreamConnection(asyncio.Protocol):
     def begin(self, receiver: Receiver, data: bytes, *, method: bytes, asked: bytes) -> None:
         """Send a request's head and what is here of its body; ``asked`` are the protocols it would upgrade to."""
         self._receiver = receiver
-        self._patience = ANSWER_TIME
+        self._silence, total = self._patience
+        self._until = monotonic() + total
         self._reader.expect(method, asked)
         self.write(data)
 
     def write(self, data: bytes) -> None:
-        self.deadline = monotonic() + self._patience
+        self.deadline = min(monotonic() + self._silence, self._until)
         self._transport.write(data)
 
     def write_end(self) -> None:
@@ -101,30 +113,31 @@ class UpstreamConnection(asyncio.Protocol):
     def pause(self) -> None:
         if self._reading:
             self._reading = False
-            self.deadline = inf
+            self.deadline = self._until
             self._transport.pause_reading()
 
     def resume(self) -> None:
         if not self._reading:
             self._reading = True
-            self.deadline = monotonic() + self._patience
+            self.deadline = min(monotonic() + self._silence, self._until)
             self._transport.resume_reading()
 
     def be_patient(self) -> None:
-        """The answer may be silent for as long as it likes."""
-        self._patience = self.deadline = inf
+        """The answer may be silent, and last, for as long as it likes."""
+        self._silence = self._until = self.deadline = inf
 
     def leave(self, *, done: bool) -> None:
         """Whatever comes is of no interest any more; ``done``: request and answer are complete."""
         self._receiver = None
         reader = self._reader
         if done and reader.complete and reader.keep_alive and not reader.surplus and not self.closing:
+            self._until = inf
             self.resume()
             self._reused = True
             self.deadline = monotonic() + POOL_TIME
             self._owner.put(self)
         else:
-            self.deadline = monotonic() + ANSWER_TIME  # for what was already given to it
+            self.deadline = monotonic() + LEAVE_TIME
             self._transport.close()
 
     # --- what the owner calls
@@ -149,7 +162,7 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:
             self._transport.abort()  # nobody asked
             return
-        self.deadline = monotonic() + self._patience
+        self.deadline = min(monotonic() + self._silence, self._until)
         if self._tunnel:
             receiver.tunnelled_back(data)
             return
