@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import string
 import time
@@ -13,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from authix import AuthixError, Claims, Verifier
+from authix.errors import TokenMalformed
 from authix.keys import ALGORITHMS
 from authix.tokens import MAX_DEPTH, base64url_decode, base64url_encode, json_object, take_apart
 
@@ -341,6 +343,20 @@ def test_bytes_have_one_spelling_in_base64url(text: str) -> None:
     except AuthixError:
         return
     assert base64url_encode(data) == text
+
+
+def test_of_all_ends_of_base64url_just_those_that_an_encoder_writes_are_read() -> None:
+    letters = string.ascii_letters + string.digits + "-_"
+    written = {base64url_encode(bytes(data)) for size in (1, 2) for data in itertools.product(range(256), repeat=size)}
+    ends = [*letters, *map("".join, itertools.product(letters, repeat=2))]
+    ends += map("".join, itertools.product("Az", letters, letters))
+    for end, before in itertools.product(ends, ("", "AAAA")):
+        try:
+            base64url_decode(before + end)
+        except TokenMalformed:
+            assert end not in written
+        else:
+            assert end in written
 
 
 @given(st.dictionaries(st.text(), plain_values))

@@ -202,18 +202,19 @@ class Verifier:
             raise KeyUnknown("no known key has the token's key id")
         if key.algorithm != parts.algorithm:
             raise AlgorithmRefused("the token's algorithm is not its key's")
-        # of the whole token, which has one spelling; to hit a good one's digest would take 2**128 tries
-        digest = hashlib.blake2b(token.encode("ascii"), digest_size=16).digest()
-        known = digest in era.wrong
+        known = bool(era.wrong) and _digest(token) in era.wrong
         if known or not key.verify(parts.signing_input, parts.signature):
-            if self._wrong_entries and not known:
-                with self._cache_lock:
-                    era.wrong[digest] = None
+            self._remember_wrong(token, era)
             raise SignatureInvalid("the token's signature is wrong", known=known)
         if len(token) <= self._cached_token_bytes:
             with self._cache_lock:
                 era.verified[token] = verified
         return verified
+
+    def _remember_wrong(self, token: str, era: _Era) -> None:
+        if self._wrong_entries:
+            with self._cache_lock:
+                era.wrong[_digest(token)] = None
 
     def _read_claims(self, payload: bytes, key_id: str) -> _Verified:
         said = self.paths is OURS and read_as_issued(payload)
@@ -278,6 +279,11 @@ class Verifier:
         if when_stale is WhenStale.CLAMP and now - claims.issued_at_us / 1_000_000 < CLAMP_AGE:
             return
         raise FeedStale("the revocation feed is too old to rule out a logout")
+
+
+def _digest(token: str) -> bytes:
+    """Of the whole token, which has one spelling; to hit a good one's would take 2**128 tries."""
+    return hashlib.blake2b(token.encode("ascii"), digest_size=16).digest()
 
 
 def _refuse_now(verified: _Verified, now: float) -> NoReturn:
