@@ -20,7 +20,7 @@ from sanic.response import BaseHTTPResponse
 from swagger_ui_bundle import swagger_ui_path
 
 from authix.errors import AuthixError
-from authix_issuer import logs, openapi, routes
+from authix_issuer import answers, logs, openapi, routes
 from authix_issuer.cookies import RefreshCookie
 from authix_issuer.errors import IssuerError
 from authix_issuer.settings import IssuerSettings
@@ -57,9 +57,9 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
         AUTO_EXTEND=False,
     )
     app.blueprint(routes.routes)
-    app.exception(IssuerError)(routes.refuse)
-    app.exception(AuthixError)(routes.refuse_token)
-    app.exception(SanicException)(routes.refuse_request)
+    app.exception(IssuerError)(answers.refuse)
+    app.exception(AuthixError)(answers.refuse_token)
+    app.exception(SanicException)(answers.refuse_request)
     app.exception(Exception)(_fail)
     app.error_handler.add(asyncio.CancelledError, _gone)
     _serve_documents(app, settings)
@@ -84,7 +84,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
 
     async def report(request: Request, response: BaseHTTPResponse) -> None:
         if not app.config.KEEP_ALIVE:
-            routes.last_on_its_connection(request)
+            answers.last_on_its_connection(request)
         route = request.route.path if request.route else "-"
         spent = (time.perf_counter() - getattr(request.ctx, "began", time.perf_counter())) * 1000
         logger.info("%s /%s %d %.1f ms", request.method, route, response.status, spent)
@@ -108,7 +108,7 @@ def _serve_documents(app: Sanic[Any, Any], settings: IssuerSettings) -> None:
         return HTTPResponse(_DOCS_START, 200, None, "text/javascript")
 
     for path, read in (("/openapi.json", openapi_json), ("/docs", docs), ("/docs/start.js", docs_start)):
-        app.add_route(read, path, methods=routes.READ)
+        app.add_route(read, path, methods=answers.READ)
     for name in ("swagger-ui.css", "swagger-ui-bundle.js"):
         app.static(f"/docs/{name}", Path(swagger_ui_path) / name, name=name.replace(".", "_"))
 
@@ -120,4 +120,4 @@ async def _gone(_: Request, __: asyncio.CancelledError) -> HTTPResponse:
 
 async def _fail(_: Request, error: Exception) -> HTTPResponse:
     logger.error("a request failed", exc_info=error)
-    return routes.problem_answer(500, "internal_error", "the issuer failed; the log says why")
+    return answers.problem_answer(500, "internal_error", "the issuer failed; the log says why")

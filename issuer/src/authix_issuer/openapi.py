@@ -7,47 +7,30 @@ from __future__ import annotations
 
 from typing import Any
 
-JSON_TYPE, PROBLEM_TYPE = "application/json", "application/problem+json"
+from authix_issuer.openapi_parts import (
+    JSON_TYPE,
+    NUMBER,
+    REFRESH_COOKIE,
+    REFUSED_BODY,
+    TEXT,
+    UNAVAILABLE,
+    content,
+    object_of,
+    problem,
+    ref,
+)
 
-
-def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _content(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {kind: {"schema": schema}}
-
-
-def _problem(description: str) -> dict[str, Any]:
-    return {"description": description, "content": _content(PROBLEM_TYPE, _ref("Problem"))}
-
-
-def _object(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
-    return {"type": "object", "required": list(required), "properties": {**required, **optional}}
-
-
-TEXT = {"type": "string"}
-NUMBER = {"type": "integer"}
-_CREDENTIALS = {"required": True, "content": _content(JSON_TYPE, _ref("Credentials"))}
+_CREDENTIALS = {"required": True, "content": content(JSON_TYPE, ref("Credentials"))}
 _TOKENS = {
     "description": "Tokens. The refresh token is in an HttpOnly cookie.",
     "headers": {
         "Authorization": {"schema": TEXT, "description": "`Bearer` and the access token"},
         "Set-Cookie": {"schema": TEXT, "description": "the refresh token"},
     },
-    "content": _content(JSON_TYPE, _ref("Tokens")),
+    "content": content(JSON_TYPE, ref("Tokens")),
 }
-_REFUSED_BODY = {
-    "400": _problem("The body is not a JSON object (`body_malformed`)."),
-    "413": _problem("The body is over 16 KiB (`body_too_large`)."),
-    "415": _problem("The body is not declared as JSON (`content_type_wrong`)."),
-    "422": _problem("The input is not acceptable; `reasons` says why (`input_invalid`)."),
-    "503": _problem("Too many passwords are waiting (`overloaded`), or a store is away; see `Retry-After`."),
-}
-_UNAVAILABLE = {"503": _problem("A store is away (`store_unavailable`); see `Retry-After`.")}
 _NOT_MODIFIED = {"304": {"description": "Unchanged, by `If-None-Match`."}}
-_JWKS = _content("application/jwk-set+json", {"type": "object"})
-_REFRESH_COOKIE: list[dict[str, list[str]]] = [{"refreshCookie": []}]
+_JWKS = content("application/jwk-set+json", {"type": "object"})
 _SCOPE = {
     "name": "scope",
     "in": "query",
@@ -64,26 +47,26 @@ def _logout(method: str) -> dict[str, Any]:
         "operationId": f"{method}_logout",
         "summary": "Log out",
         "description": "Answers once the logout is durable. Repeatable.",
-        "security": [*_REFRESH_COOKIE, {"accessToken": []}],
+        "security": [*REFRESH_COOKIE, {"accessToken": []}],
         "parameters": [_SCOPE],
         "responses": {
             "204": {"description": "Logged out; the cookie is cleared."},
-            "401": _problem("No token was sent, or it is not one of ours."),
-            "422": _problem("The scope is unknown (`input_invalid`)."),
-            **_UNAVAILABLE,
+            "401": problem("No token was sent, or it is not one of ours."),
+            "422": problem("The scope is unknown (`input_invalid`)."),
+            **UNAVAILABLE,
         },
     }
 
 
 def _probe(name: str, summary: str) -> dict[str, Any]:
-    answer = {"description": "Yes.", "content": _content(JSON_TYPE, _object({"status": TEXT}))}
+    answer = {"description": "Yes.", "content": content(JSON_TYPE, object_of({"status": TEXT}))}
     return {"operationId": name, "summary": summary, "responses": {"200": answer}}
 
 
 def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
     """The document for an issuer at the URL ``issuer`` whose refresh cookie is named ``cookie``."""
     readyz = _probe("readyz", "Whether the stores answer")
-    readyz["responses"] |= _UNAVAILABLE
+    readyz["responses"] |= UNAVAILABLE
     return {
         "openapi": "3.0.3",
         "info": {"title": "Authix issuer", "version": version, "license": {"name": "Apache-2.0"}},
@@ -95,9 +78,9 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                     "summary": "Register a user",
                     "requestBody": _CREDENTIALS,
                     "responses": {
-                        "201": {"description": "Registered.", "content": _content(JSON_TYPE, _ref("Account"))},
-                        "409": _problem("There already is an account with this email (`email_taken`)."),
-                        **_REFUSED_BODY,
+                        "201": {"description": "Registered.", "content": content(JSON_TYPE, ref("Account"))},
+                        "409": problem("There already is an account with this email (`email_taken`)."),
+                        **REFUSED_BODY,
                     },
                 }
             },
@@ -108,8 +91,8 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                     "requestBody": _CREDENTIALS,
                     "responses": {
                         "200": _TOKENS,
-                        "401": _problem("Email or password is wrong (`credentials_wrong`)."),
-                        **_REFUSED_BODY,
+                        "401": problem("Email or password is wrong (`credentials_wrong`)."),
+                        **REFUSED_BODY,
                     },
                 }
             },
@@ -121,13 +104,13 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                         "Rotates the refresh token. The one before stays good for the grace (10 s) and gets the same "
                         "successor; an older one is taken as theft and ends the session."
                     ),
-                    "security": _REFRESH_COOKIE,
+                    "security": REFRESH_COOKIE,
                     "responses": {
                         "200": _TOKENS,
-                        "401": _problem(
+                        "401": problem(
                             "`refresh_token_missing`, `refresh_token_invalid` or `refresh_token_reused`; log in again."
                         ),
-                        **_UNAVAILABLE,
+                        **UNAVAILABLE,
                     },
                 }
             },
@@ -139,7 +122,7 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                     "responses": {
                         "200": {
                             "description": "The keys, the signing one first.",
-                            "content": {**_content("application/x-pem-file", TEXT), **_JWKS},
+                            "content": {**content("application/x-pem-file", TEXT), **_JWKS},
                         },
                         **_NOT_MODIFIED,
                     },
@@ -167,12 +150,12 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                         "200": {
                             "description": "The snapshot, or the live feed.",
                             "content": {
-                                **_content(JSON_TYPE, _ref("Snapshot")),
-                                **_content("text/event-stream", TEXT),
+                                **content(JSON_TYPE, ref("Snapshot")),
+                                **content("text/event-stream", TEXT),
                             },
                         },
-                        "401": _problem("The feed's token is missing or wrong (`feed_token_wrong`)."),
-                        **_UNAVAILABLE,
+                        "401": problem("The feed's token is missing or wrong (`feed_token_wrong`)."),
+                        **UNAVAILABLE,
                     },
                 }
             },
@@ -186,22 +169,22 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                 "feedToken": {"type": "http", "scheme": "bearer"},
             },
             "schemas": {
-                "Credentials": _object(
+                "Credentials": object_of(
                     {"email": TEXT | {"format": "email"}, "password": TEXT | {"format": "password"}}
                 ),
-                "Account": _object({"id": TEXT, "email": TEXT}),
-                "Tokens": _object({"access_token": TEXT, "token_type": TEXT, "expires_in": NUMBER}),
-                "Snapshot": _object(
+                "Account": object_of({"id": TEXT, "email": TEXT}),
+                "Tokens": object_of({"access_token": TEXT, "token_type": TEXT, "expires_in": NUMBER}),
+                "Snapshot": object_of(
                     {
                         "cursor": TEXT,
-                        "heartbeat": _object({"at_us": NUMBER, "complete_until_us": NUMBER}),
+                        "heartbeat": object_of({"at_us": NUMBER, "complete_until_us": NUMBER}),
                         "revocations": {"type": "array", "items": {"type": "object"}},
                     }
                 ),
-                "Reason": _object({"field": TEXT, "code": TEXT, "detail": TEXT}),
-                "Problem": _object(
+                "Reason": object_of({"field": TEXT, "code": TEXT, "detail": TEXT}),
+                "Problem": object_of(
                     {"title": TEXT, "status": NUMBER, "code": TEXT, "detail": TEXT},
-                    reasons={"type": "array", "items": _ref("Reason")},
+                    reasons={"type": "array", "items": ref("Reason")},
                 ),
             },
         },

@@ -1,7 +1,6 @@
-"""All of the issuer's HTTP.
+"""The routes that the fleet lives by: register, log in, refresh, log out, keys, feed, probes.
 
-Rule: a route reads the request, calls one use case and writes the answer. Every refusal goes through the one table
-below and is a problem+json document with a stable code.
+Rule: a route reads the request, calls one use case and writes the answer; refusals are ``answers``' business.
 """
 
 from __future__ import annotations
@@ -9,47 +8,32 @@ from __future__ import annotations
 import hmac
 import logging
 from contextlib import aclosing
-from typing import Any, TypeVar
 
 import msgspec
 from sanic import Blueprint, HTTPResponse, Request
-from sanic.exceptions import SanicException
-from sanic.http import Http
 
-from authix.bearer import PROBLEM_JSON, bearer_token, problem, refusal
-from authix.errors import AuthixError, TokenError, TokenMalformed
+from authix.bearer import bearer_token
+from authix.errors import AuthixError, TokenError
 from authix.sse import CONTENT_TYPE as EVENT_STREAM
-from authix.tokens import json_object
 from authix_issuer import errors
-from authix_issuer.cookies import RefreshCookie
+from authix_issuer.answers import (
+    NO_STORE,
+    READ,
+    cookie_of,
+    issuer_of,
+    json_answer,
+    last_on_its_connection,
+    problem_answer,
+    read_body,
+    tokens_answer,
+)
 from authix_issuer.keys import Document
 from authix_issuer.ports import Scope
-from authix_issuer.sessions import Tokens
-from authix_issuer.wiring import Issuer
-
-S = TypeVar("S", bound=msgspec.Struct)
 
 logger = logging.getLogger("authix.issuer")
 
-STATUS: dict[type[errors.IssuerError], int] = {
-    errors.BodyMalformed: 400,
-    errors.CredentialsWrong: 401,
-    errors.RefreshTokenMissing: 401,
-    errors.RefreshTokenInvalid: 401,
-    errors.RefreshTokenReused: 401,
-    errors.FeedForbidden: 401,
-    errors.EmailTaken: 409,
-    errors.ContentTypeWrong: 415,
-    errors.InputInvalid: 422,
-    errors.Overloaded: 503,
-    errors.StoreUnavailable: 503,
-}
-# What Sanic itself refuses
-CODES = {400: "request_malformed", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 KEYS_MAX_AGE = 300
 """Seconds that a verifier may keep the key set before it asks again."""
-NO_STORE = {"Cache-Control": "no-store"}
-READ = ["GET", "HEAD"]
 
 routes = Blueprint("authix_issuer")
 
@@ -57,15 +41,6 @@ routes = Blueprint("authix_issuer")
 class Credentials(msgspec.Struct):
     email: str
     password: str
-
-
-def issuer_of(request: Request) -> Issuer:
-    issuer: Issuer = request.app.ctx.issuer
-    return issuer
-
-
-def cookie_of(request: Request) -> RefreshCookie:
-    return RefreshCookie(issuer_of(request).settings.cookie_profile)
 
 
 @routes.post("/register")
@@ -170,24 +145,6 @@ for path, read in (
     routes.add_route(read, path, methods=READ)
 
 
-def read_body(request: Request, kind: type[S]) -> S:
-    """The body as ``kind``. Raises ``ContentTypeWrong``, ``BodyMalformed`` or ``InputInvalid``."""
-    if request.content_type.partition(";")[0].strip().lower() != "application/json":
-        raise errors.ContentTypeWrong("send the body as application/json")
-    try:
-        body = json_object(request.body or b"")
-    except TokenMalformed:
-        raise errors.BodyMalformed("the body is not one JSON object in UTF-8 without duplicate names") from None
-    reasons = []
-    for field in msgspec.structs.fields(kind):
-        if not isinstance(body.get(field.name), str):
-            detail = f"{field.name} must be given as a string"
-            reasons.append(errors.Reason(field.name, f"{field.name}_missing", detail))
-    if reasons:
-        raise errors.InputInvalid(*reasons)
-    return msgspec.convert(body, kind)
-
-
 def read_scope(request: Request) -> Scope:
     values = request.args.getlist("scope", [Scope.USER])
     try:
@@ -212,61 +169,9 @@ def check_feed_token(request: Request) -> None:
         raise errors.FeedForbidden("behind a proxy the revocation feed needs AUTHIX_FEED_TOKEN")
 
 
-def last_on_its_connection(request: Request) -> None:
-    """Have the connection closed after the answer: one that stays open holds up the end of the program."""
-    if isinstance(request.stream, Http):
-        request.stream.keep_alive = False
-
-
-def json_answer(body: dict[str, Any], status: int) -> HTTPResponse:
-    return HTTPResponse(msgspec.json.encode(body), status, NO_STORE, "application/json")
-
-
-def tokens_answer(request: Request, tokens: Tokens) -> HTTPResponse:
-    body = {"access_token": tokens.access_token, "token_type": "Bearer", "expires_in": tokens.access_life}
-    answer = json_answer(body, 200)
-    answer.headers["Authorization"] = f"Bearer {tokens.access_token}"
-    cookie_of(request).write(answer, tokens.refresh_token, tokens.refresh_life)
-    return answer
-
-
 def document_answer(request: Request, document: Document) -> HTTPResponse:
     headers = {"ETag": document.etag, "Cache-Control": f"public, max-age={KEYS_MAX_AGE}"}
     wanted = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if document.etag in wanted or "*" in wanted:
         return HTTPResponse(status=304, headers=headers)
     return HTTPResponse(document.body, 200, headers, document.content_type)
-
-
-def problem_answer(status: int, code: str, detail: str, **more: object) -> HTTPResponse:
-    headers = dict(NO_STORE)
-    if status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="authix"'
-    if status == 503:
-        headers["Retry-After"] = "1"
-    return HTTPResponse(problem(status, code, detail, **more), status, headers, PROBLEM_JSON)
-
-
-async def refuse(request: Request, error: errors.IssuerError) -> HTTPResponse:
-    more = {"reasons": error.reasons} if isinstance(error, errors.InputInvalid) else {}
-    reason = error.reason
-    if isinstance(error, errors.StoreUnavailable):
-        logger.error("a store does not answer: %s", reason)
-        reason = "a store does not answer; try again in a moment"  # what ails it is not the client's business
-    answer = problem_answer(STATUS[type(error)], error.code, reason, **more)
-    if isinstance(error, errors.RefreshTokenInvalid | errors.RefreshTokenReused):
-        cookie_of(request).clear(answer)
-    return answer
-
-
-async def refuse_token(_: Request, error: AuthixError) -> HTTPResponse:
-    status, headers, body = refusal(error)
-    return HTTPResponse(body, status, dict(headers))
-
-
-async def refuse_request(_: Request, error: SanicException) -> HTTPResponse:
-    """What Sanic refuses by itself: an unknown path or method, a body too large, a request it can't read."""
-    detail = str(error).encode("utf-8", "backslashreplace").decode("utf-8")  # it may quote bytes that are no text
-    answer = problem_answer(error.status_code, CODES.get(error.status_code, "request_refused"), detail)
-    answer.headers.update(error.headers)
-    return answer
