@@ -3,9 +3,12 @@ PYTHON ?= python3
 UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-BENCHMARKS := register_storm login_timing logout_latency redis_issuer replay revocation_map verify cut_on_logout sidecar
-# half as many again as there are cores, because tests wait for programs
-TESTERS := $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
+BENCHMARKS := register_storm login_storm login_timing logout_latency redis_issuer replay revocation_map verify cut_on_logout sidecar
+# twice as many as there are cores, because tests wait for programs half of their time
+TESTERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) * 2)')
+# file by file as they come, so that tests/e2e is first: by itself xdist would leave its files, long but of few tests, to
+# the end, where they run alone
+SPREAD := --dist loadfile --no-loadscope-reorder
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
@@ -43,10 +46,10 @@ demo: $(INSTALLED) ## walk through it against `make run`: register, log in, log 
 	@$(BIN)/python examples/demo/walk.py
 
 test: $(INSTALLED) ## all tests
-	$(BIN)/pytest -n $(TESTERS) --dist loadfile --durations=10
+	$(BIN)/pytest -n $(TESTERS) $(SPREAD) --durations=10
 
 coverage: $(INSTALLED) ## the same with branch coverage, also of the programs that the tests start; takes half as long again
-	$(BIN)/pytest -n $(TESTERS) --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest -n $(TESTERS) $(SPREAD) --cov --cov-report=term
 
 soak: $(INSTALLED) ## the long runs: crashes by the dozen, long Hypothesis searches
 	$(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -17,10 +21,22 @@ settings.register_profile(
 )
 settings.load_profile("authix")
 
+# else every program that a test starts would compile all that it imports, which takes longer than to run it
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 pytest_plugins = ["tests.servers.fixtures", "pytester"]
 
 StartIssuer = Callable[..., IssuerProgram]
 StartSidecar = Callable[..., SidecarProgram]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _authorities_read_once() -> Iterator[None]:
+    """httpx reads the public authorities for each client anew, which takes longer than most of what tests ask."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("httpx._transports.default.create_ssl_context", cache(httpx.create_ssl_context))
+        yield
 
 
 @pytest.fixture

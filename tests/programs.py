@@ -139,11 +139,28 @@ class IssuerProgram(Program):
             "AUTHIX_DATA_DIR": str(folder / "data"),
             "AUTHIX_COOKIE_PROFILE": "development",
             "AUTHIX_HASH_PROFILE": "cheapest",
+            # everything comes from one address; the tests of the limits set them
+            "AUTHIX_LIMIT_LOGINS": "off",
+            "AUTHIX_LIMIT_REGISTRATIONS": "off",
+            "AUTHIX_LOGIN_MAX_DELAY": "0",
+            "AUTHIX_AUDIT": str(folder / "audit.log"),
         }
         super().__init__("authix_issuer", ["serve"], settings | env, folder / "issuer.log")
 
     def ready(self) -> Self:
         return self.wait_for(f"{self.url}/readyz")
+
+    def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        """A command of ``authix-issuer`` beside it, with its settings; ``given`` comes through a pipe."""
+        return subprocess.run(
+            [sys.executable, "-m", "authix_issuer", *arguments],
+            env=self.env,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
 
     def client(self) -> httpx.Client:
         """A user's client, with a cookie jar of its own."""

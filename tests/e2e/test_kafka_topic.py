@@ -27,7 +27,7 @@ from authix_issuer.adapters.kafka_topic import KafkaTopic, lossy_settings
 from authix_issuer.adapters.sqlite import MEMORY, Database
 from authix_issuer.adapters.sqlite_sessions import SqliteSessions
 from authix_issuer.errors import TopicUnavailable
-from authix_issuer.ports import Logout, NewSession, Presented, Scope
+from authix_issuer.ports import Grants, Logout, NewSession, Presented, Scope
 from authix_issuer.relay import Relay
 from tests.programs import DEADLINE, IssuerProgram, Program, eventually, login, register
 from tests.servers.kafka import KafkaServer
@@ -149,7 +149,7 @@ def logout_of(subject: str) -> Logout:
 
 
 async def log_out_at(store: SqliteSessions, subject: str) -> Logout:
-    session = NewSession(f"session of {subject}", subject, (), b"", 10**12)
+    session = NewSession(f"session of {subject}", subject, Grants(), b"", 10**12)
     await store.open(session)
     revocation = await store.close(Presented(session.id, subject, None), Scope.USER)
     assert revocation is not None
@@ -616,7 +616,7 @@ class TestTheRelay:
         async with Database(MEMORY, sqlite_sessions.SCHEMA) as database:
             earlier = SqliteSessions(database, lambda: next(moments))
             for number in range(500):
-                session = NewSession(f"s{number}", f"u{number}", (), b"", 10**12)
+                session = NewSession(f"s{number}", f"u{number}", Grants(), b"", 10**12)
                 await earlier.open(session)
                 await earlier.close(Presented(session.id, session.subject, None), Scope.USER)
             store = SqliteSessions(database)

@@ -185,7 +185,7 @@ class Load:
 
     def run(self, email: str) -> None:
         rng = random.Random(email)
-        while not self.stop.is_set():
+        while not self.stop.wait(0.02):  # else who starts again gets no turn beside the users
             with suppress(httpx.TransportError, AssertionError, KeyError), rng.choice(self.fleet).client() as client:
                 token = login(client, email)
                 if rng.random() < 0.5:
@@ -280,7 +280,7 @@ async def test_no_logout_is_lost_when_issuers_and_their_workers_crash(
     start_issuer_on: StartIssuer, engines: Engines
 ) -> None:
     fleet = Fleet(start_issuer_on, engines)
-    await check_no_logout_is_lost(fleet.issuers, Load(fleet.issuers, 4), engines, fleet.crashes(2))
+    await check_no_logout_is_lost(fleet.issuers, Load(fleet.issuers, 4), engines, fleet.crashes(1))
 
 
 @pytest.mark.soak
@@ -455,15 +455,18 @@ def test_the_doctor_finds_a_redis_that_forgets(tmp_path: Path, engines: Engines,
         ({"AUTHIX_REFRESH_GRACE": "4"}, "AUTHIX_REFRESH_GRACE=4 is too short with Redis"),
     ],
 )
-@pytest.mark.parametrize("workers", ["1", "2"])
 def test_an_engine_that_is_away_stops_the_start_with_a_sentence(
-    tmp_path: Path, engines: Engines, setting: Engines, sentence: str, workers: str
+    tmp_path: Path, engines: Engines, setting: Engines, sentence: str
 ) -> None:
     given = engines if "AUTHIX_WORKERS" not in setting else {}
-    program = IssuerProgram(
-        tmp_path / "issuer", **given | {"AUTHIX_HASH_THREADS": "2", "AUTHIX_WORKERS": workers} | setting
-    ).start()
-    assert program.process is not None
-    assert program.process.wait(DEADLINE) == 2
-    assert sentence in program.output()
-    assert "Traceback" not in program.output()
+    programs = [
+        IssuerProgram(
+            tmp_path / workers, **given | {"AUTHIX_HASH_THREADS": "2", "AUTHIX_WORKERS": workers} | setting
+        ).start()
+        for workers in ("1", "2")
+    ]
+    for program in programs:
+        assert program.process is not None
+        assert program.process.wait(DEADLINE) == 2
+        assert program.output().count(sentence) == 1
+        assert "Traceback" not in program.output()

@@ -1,8 +1,9 @@
 """Other languages' JWT libraries as programs, and Project Wycheproof's test vectors.
 
-Rule: of pinned versions and built once, where ``tests.servers`` keeps its servers. A program is told where the key set
-is, the issuer, the audience and the algorithm; it reads tokens, one a line, and answers each with one line of JSON:
-its claims, or why it was refused.
+Rule: of pinned versions and built once, where ``tests.servers`` keeps its servers. A library's program is told where
+the key set is, the issuer, the audience and the algorithm; it reads tokens, one a line, and answers each with one line
+of JSON: its claims, or why it was refused. A client's program is told the issuer and the audience and finds out the
+rest; its lines say what to do with a token.
 """
 
 from __future__ import annotations
@@ -64,9 +65,7 @@ class Library(Installed):
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-class Jose(Library):
-    """Node's jose."""
-
+class NodePackages(Installed):
     recipe = HERE / "node"
     runs_with = "node"
 
@@ -74,7 +73,14 @@ class Jose(Library):
         need("node", "nodejs")
         need("npm", "npm")
         shutil.copytree(self.recipe, folder, dirs_exist_ok=True)
-        run(["npm", "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund"], "npm ci of jose")
+        run(
+            ["npm", "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund"],
+            "npm ci of jose and openid-client",
+        )
+
+
+class Jose(NodePackages, Library):
+    """Node's jose."""
 
     def command(self) -> Sequence[str]:
         return ["node", str(self.place / "verify.mjs")]
@@ -86,9 +92,7 @@ class GolangJwt(Library):
     recipe = HERE / "go"
 
     def build(self, folder: Path) -> None:
-        need("go", "golang-go")
-        build = ["go", "build", "-C", str(self.recipe), "-trimpath", "-o", str(folder / "verify"), "."]
-        run(["env", "CGO_ENABLED=0", *build], "go build of golang-jwt's program", "It needs Go 1.25 or newer.")
+        build_go(self.recipe, folder)
 
     def command(self) -> Sequence[str]:
         return [str(self.place / "verify")]
@@ -115,6 +119,45 @@ class Jjwt(Library):
         return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{self.place}:{self.place}/*", "Verify"]
 
 
+class Client(Installed):
+    """A client that configures itself from the issuer's URL."""
+
+    @abstractmethod
+    def command(self) -> Sequence[str]: ...
+
+    def do(self, lines: Sequence[str], *, issuer: str, audience: str, secret: str) -> list[Any]:
+        """For each line, such as ``verify TOKEN``, what came of it."""
+        done = subprocess.run(
+            [*self.command(), issuer, audience, secret],
+            input="".join(f"{line}\n" for line in lines),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+class OpenidClient(NodePackages, Client):
+    """Node's openid-client."""
+
+    def command(self) -> Sequence[str]:
+        return ["node", str(self.place / "discover.mjs")]
+
+
+class GoOidc(Client):
+    """Go's go-oidc, which oauth2-proxy uses. It only verifies."""
+
+    recipe = HERE / "go_oidc"
+
+    def build(self, folder: Path) -> None:
+        build_go(self.recipe, folder)
+
+    def command(self) -> Sequence[str]:
+        return [str(self.place / "verify")]
+
+
 class Wycheproof(Installed):
     """Test vectors of signatures and keys, each with what a right implementation makes of it."""
 
@@ -131,5 +174,12 @@ class Wycheproof(Installed):
         return found
 
 
+def build_go(recipe: Path, folder: Path) -> None:
+    need("go", "golang-go")
+    build = ["go", "build", "-C", str(recipe), "-trimpath", "-o", str(folder / "verify"), "."]
+    run(["env", "CGO_ENABLED=0", *build], f"go build of {recipe.name}'s program", "It needs Go 1.25 or newer.")
+
+
 LIBRARIES: tuple[Library, ...] = (Jose(), GolangJwt(), Jjwt())
+CLIENTS: tuple[Client, ...] = (OpenidClient(), GoOidc())
 VECTORS = Wycheproof()

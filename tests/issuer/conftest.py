@@ -25,6 +25,7 @@ def shared_issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerPr
 
 
 FEED_TOKEN = "feed-token-of-at-least-32-characters"
+INTROSPECTION_TOKEN = "introspection+token/of-at-least-32~characters=="
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +37,7 @@ def unusual_issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerP
         AUTHIX_ALGORITHM="EdDSA",
         AUTHIX_COOKIE_PROFILE="secure",
         AUTHIX_FEED_TOKEN=FEED_TOKEN,
+        AUTHIX_INTROSPECTION_TOKEN=INTROSPECTION_TOKEN,
         AUTHIX_LOG="json",
         AUTHIX_PASSWORD_MIN_LENGTH="8",
         AUTHIX_REFRESH_GRACE="0",

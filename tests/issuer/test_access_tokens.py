@@ -9,20 +9,17 @@ import pytest
 
 from authix.keys import AlgorithmName
 from authix_issuer.access_tokens import AccessTokens
-from authix_issuer.adapters import sqlite_users
-from authix_issuer.adapters.sqlite import MEMORY, Database
-from authix_issuer.adapters.sqlite_users import SqliteKeys
-from authix_issuer.keys import SigningKeys, open_keys
-from authix_issuer.master_secret import MasterSecret
+from authix_issuer.key_ring import Policy, Ring, advance
+from authix_issuer.key_seal import new_key
+from authix_issuer.keys import SigningKeys, in_use
 
 ALGORITHMS: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
 ISSUER, AUDIENCE = "https://auth.example.com", "services"
 
 
 @pytest.fixture(params=ALGORITHMS)
-async def keys(request: pytest.FixtureRequest) -> SigningKeys:
-    async with Database(MEMORY, sqlite_users.SCHEMA) as database:
-        return await open_keys(SqliteKeys(database), MasterSecret("m" * 32), request.param)
+def keys(request: pytest.FixtureRequest) -> SigningKeys:
+    return in_use(advance(Ring(), 1, Policy(request.param, 3_600_000_000, 900_000_000), new_key))
 
 
 @pytest.fixture

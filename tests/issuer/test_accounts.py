@@ -10,9 +10,12 @@ import argon2
 import pytest
 
 from authix_issuer.accounts import Accounts
-from authix_issuer.adapters import sqlite_users
+from authix_issuer.adapters import sqlite_sessions, sqlite_users
 from authix_issuer.adapters.sqlite import MEMORY, Database
+from authix_issuer.adapters.sqlite_sessions import SqliteSessions
 from authix_issuer.adapters.sqlite_users import SqliteUsers
+from authix_issuer.audit import OFF, Audit
+from authix_issuer.changes import Changes
 from authix_issuer.errors import CredentialsWrong, EmailTaken, InputInvalid
 from authix_issuer.hashing import PasswordHasher
 
@@ -36,9 +39,15 @@ async def hasher() -> AsyncIterator[PasswordHasher]:
         yield opened
 
 
+def accounts_of(users: SqliteUsers, hasher: PasswordHasher, min_length: int = 15) -> Accounts:
+    store = SqliteSessions(Database(MEMORY, sqlite_sessions.SCHEMA))  # what is tested here asks it nothing
+    changes = Changes(users, store, lambda _: None)
+    return Accounts(users, changes, hasher, Audit(OFF), password_min_length=min_length)
+
+
 @pytest.fixture
 def accounts(users: SqliteUsers, hasher: PasswordHasher) -> Accounts:
-    return Accounts(users, hasher, password_min_length=15)
+    return accounts_of(users, hasher)
 
 
 async def test_who_registered_can_log_in_with_any_spelling_of_the_email(accounts: Accounts) -> None:
@@ -122,7 +131,7 @@ async def test_a_hash_of_old_parameters_is_replaced_at_login(
     accounts: Accounts, users: SqliteUsers, hasher: PasswordHasher
 ) -> None:
     async with PasswordHasher("original", threads=1, queue=1) as old:
-        await Accounts(users, old, password_min_length=15).register(EMAIL, PASSWORD)
+        await accounts_of(users, old).register(EMAIL, PASSWORD)
     await accounts.check(EMAIL, PASSWORD)
     user = await users.by_email_key("ann@example.com")
     assert user is not None
@@ -140,7 +149,7 @@ async def test_a_hash_of_old_parameters_stays_when_the_password_is_wrong(
     accounts: Accounts, users: SqliteUsers
 ) -> None:
     async with PasswordHasher("original", threads=1, queue=1) as old:
-        before = await Accounts(users, old, password_min_length=15).register(EMAIL, PASSWORD)
+        before = await accounts_of(users, old).register(EMAIL, PASSWORD)
     with pytest.raises(CredentialsWrong):
         await accounts.check(EMAIL, "wrong horse battery staple")
     assert await users.by_email_key("ann@example.com") == before
@@ -154,13 +163,13 @@ async def test_a_hash_that_cannot_be_replaced_now_is_no_hindrance_to_the_login(
     accounts: Accounts, users: SqliteUsers, database: Database
 ) -> None:
     async with PasswordHasher("original", threads=1, queue=1) as old:
-        user = await Accounts(users, old, password_min_length=15).register(EMAIL, PASSWORD)
+        user = await accounts_of(users, old).register(EMAIL, PASSWORD)
     await database.write(forbid_writing)
     assert await accounts.check(EMAIL, PASSWORD) == user
 
 
 async def test_the_shortest_password_is_a_setting(users: SqliteUsers, hasher: PasswordHasher) -> None:
-    strict, lax = (Accounts(users, hasher, password_min_length=length) for length in (15, 8))
+    strict, lax = (accounts_of(users, hasher, length) for length in (15, 8))
     with pytest.raises(InputInvalid):
         await strict.register(EMAIL, "fjord quiz")
     assert await lax.register(EMAIL, "fjord quiz")

@@ -17,7 +17,7 @@ from authix_issuer.adapters import sqlite_sessions
 from authix_issuer.adapters.sqlite import MEMORY, Database
 from authix_issuer.adapters.sqlite_sessions import SqliteSessions
 from authix_issuer.feed import Feed
-from authix_issuer.ports import Logout, NewSession, Presented, Scope
+from authix_issuer.ports import Grants, Logout, NewSession, Presented, Scope
 
 DEADLINE = 20.0
 
@@ -49,7 +49,7 @@ def log_out(store: SqliteSessions) -> LogOut:
         nonlocal count
         count += 1
         subject, session = f"subject-{count % 7}", f"session-{count}"
-        await store.open(NewSession(session, subject, (), bytes(32), 60_000_000))
+        await store.open(NewSession(session, subject, Grants(), bytes(32), 60_000_000))
         logout = await store.close(Presented(session, subject, bytes(32)), Scope.USER)
         assert logout is not None
         return logout
@@ -328,7 +328,7 @@ async def test_dead_entries_are_trimmed_in_the_background(database: Database, mo
     store = SqliteSessions(database, lambda: moment_us)
     monkeypatch.setattr("authix_issuer.feed._TRIM_EVERY", 0.01)
     for number in range(3):
-        await store.open(NewSession(f"{number}", "ann", (), bytes(32), 60_000_000))
+        await store.open(NewSession(f"{number}", "ann", Grants(), bytes(32), 60_000_000))
         await store.close(Presented(f"{number}", "ann", bytes(32)), Scope.SESSION)
     async with Feed(store):
         assert len(await store.read(None, 10)) == 3

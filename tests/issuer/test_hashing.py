@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator
 
@@ -10,7 +11,7 @@ import argon2
 import pytest
 
 from authix_issuer.errors import Overloaded
-from authix_issuer.hashing import PROFILES, PasswordHasher
+from authix_issuer.hashing import PROFILES, PasswordHasher, hash_parameters, spell
 
 
 @pytest.fixture
@@ -41,6 +42,21 @@ async def test_a_profile_hashes_with_its_documented_numbers(
     )
     assert parameters.salt_len >= 8 if profile == "cheapest" else parameters.salt_len == 16
     assert parameters.hash_len >= 4 if profile == "cheapest" else parameters.hash_len == 32
+
+
+async def test_numbers_of_ones_own_are_hashed_with() -> None:
+    async with PasswordHasher("m=20480,t=3,p=2", threads=1, queue=1) as hasher:
+        parameters = argon2.extract_parameters(await hasher.hash(b"password"))
+    assert parameters == argon2.Parameters(argon2.Type.ID, 19, 16, 32, 3, 20480, 2)
+
+
+@pytest.mark.parametrize("least", ["m=47104,t=1", "m=19456,t=2", "m=12288,t=3", "m=9216,t=4", "m=7168,t=5"])
+def test_no_numbers_are_taken_below_owasps_least(least: str) -> None:
+    assert spell(hash_parameters(f"{least},p=1")) == f"{least},p=1"
+    memory, passes = (int(number) for number in re.findall(r"\d+", least))
+    for weaker in (f"m={memory - 1},t={passes},p=1", f"m={memory},t={passes - 1},p=1"):
+        with pytest.raises(ValueError, match=r"must be at least as strong as one of OWASP's m=47104,t=1, "):
+            hash_parameters(weaker)
 
 
 def test_every_profile_has_its_numbers_held_against_the_documents() -> None:

@@ -160,7 +160,7 @@ def test_no_secret_is_ever_logged(issuer: IssuerProgram, new_email: Callable[[],
     for token in refresh_tokens:
         parts = base64.urlsafe_b64decode(token.removeprefix("axr1.") + "==")
         secrets |= spellings(parts[8:40]) | spellings(parts[-32:])
-    for purpose in ("refresh-token", "signing-keys"):
+    for purpose in ("refresh-token", "key-ring"):
         secrets |= spellings(MasterSecret(master).derive(purpose))
     logged = issuer.output()
     assert "POST /access_token 401" in logged

@@ -45,6 +45,18 @@ def test_each_purpose_has_a_key_of_its_own() -> None:
     assert {len(key) for key in keys} == {32}
 
 
+def test_of_two_secrets_one_writes_and_both_read() -> None:
+    both, old, new = MasterSecret("n" * 32, "m" * 32), MasterSecret("m" * 32), MasterSecret("n" * 32)
+    assert both.derive("purpose") == new.derive("purpose")
+    assert both.derive_all("purpose") == [new.derive("purpose"), old.derive("purpose")]
+    assert old.derive_all("purpose") == [old.derive("purpose")]
+
+
+def test_the_kept_secret_writes_and_the_previous_one_is_read(tmp_path: Path) -> None:
+    kept, previous = kept_in(tmp_path), MasterSecret("m" * 32)
+    assert kept_in(tmp_path, "m" * 32).derive_all("purpose") == [kept.derive("purpose"), previous.derive("purpose")]
+
+
 def test_a_printed_secret_shows_nothing() -> None:
     assert "m" * 8 not in repr(MasterSecret("m" * 32))
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
+import httpx
 import pytest
 
+from authix.settings import load
 from authix_issuer.emails import read_email
 from authix_issuer.errors import InputInvalid
-from authix_issuer.passwords import MAX_BYTES, password_bytes, read_new_password
+from authix_issuer.passwords import MAX_BYTES, password_bytes, read_new_password, words_of
+from authix_issuer.settings import IssuerSettings
 
 ANN = read_email("Ann.Archer@bakery.example.com")
 
 
-def refusal(password: str, min_length: int = 15) -> str | None:
+def refusal(password: str, min_length: int = 15, words: frozenset[str] = frozenset()) -> str | None:
     """The code of the refusal."""
     try:
-        read_new_password(password, ANN, min_length=min_length)
+        read_new_password(password, ANN, min_length=min_length, words=words)
     except InputInvalid as error:
         (reason,) = error.reasons
         assert reason.field == "password"
@@ -124,6 +128,14 @@ def test_case_and_spaces_count(one: str, other: str) -> None:
         "aaaaaaaaaaaaaaaa",
         "abababababababab",
         "0000000000000000",
+        "123123123123123",
+        "Password2024Password2024",
+        "password-password",
+        "iloveyou-forever-2024",
+        "1q2w3e4r5t6y7u8i9o0p",
+        "asdfghjklqwertyuiop",
+        "monkey dragon 1987",
+        "love5830!love5830!",
     ],
 )
 def test_what_attackers_try_first_is_refused(password: str) -> None:
@@ -145,6 +157,61 @@ def test_what_attackers_try_first_is_refused(password: str) -> None:
 )
 def test_what_is_made_of_the_email_is_refused(password: str) -> None:
     assert refusal(password, min_length=8) == "password_derived"
+
+
+SERVICE = words_of("authix", "login.rocket-skates.example.com", "orders", "Acme Corp.")
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "authixauthixauthix",
+        "Rocket-Skates-2024!",
+        "ACME.CORP.ACME.CORP",
+        "rocket orders 12345",
+        "authix password 2024",
+        "login for ann.archer",
+        "bakery orders 77!",
+    ],
+)
+def test_what_is_made_of_the_services_name_is_refused(password: str) -> None:
+    assert refusal(password, words=SERVICE) == "password_derived"
+    assert refusal(password) is None or "ann.archer" in password
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "my orders of skates never come",
+        "rockets rarely run on time",
+        "mon 0429 8831 7753 key",
+        "corporate 5 %kQ zm8!!",
+    ],
+)
+def test_a_word_of_the_service_or_a_common_one_within_a_long_password_is_acceptable(password: str) -> None:
+    assert refusal(password, words=SERVICE) is None
+
+
+def test_the_service_is_known_by_issuer_audience_and_the_words_that_are_set(client: httpx.Client) -> None:
+    environ = {
+        "AUTHIX_ISSUER": "https://login.rocket-skates.example.com:8443/auth",
+        "AUTHIX_AUDIENCE": "orders",
+        "AUTHIX_BLOCKED_WORDS": "Acme Corp., Road-Runner",
+    }
+    words = load(IssuerSettings, environ=environ).password_words
+    assert words == SERVICE | {"road", "runner"}
+    body = {"email": "ann@example.com", "password": "authix for tests 1"}  # the audience of the issuers in tests
+    answer = client.post("/register", json=body)
+    assert answer.status_code == 422
+    assert [reason["code"] for reason in answer.json()["reasons"]] == ["password_derived"]
+
+
+def test_the_longest_password_is_judged_at_once() -> None:
+    began = time.perf_counter()
+    for password in ("ab cd" * 204, "monkey" * 170, "authix " * 146, "ab" * 511 + "c"):
+        for _ in range(10):
+            refusal(password, words=SERVICE)
+    assert time.perf_counter() - began < 2
 
 
 @pytest.mark.parametrize("password", ["archer likes warm bread", "the bakery opens at six"])

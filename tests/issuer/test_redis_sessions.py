@@ -16,7 +16,7 @@ from authix.events import LOG_WINDOW
 from authix_issuer.adapters.redis_pipeline import DEADLINE, RedisEngine
 from authix_issuer.adapters.redis_sessions import SHARDS, RedisSessions, shard_of
 from authix_issuer.errors import StoreUnavailable
-from authix_issuer.ports import KEEP_EXPIRED_US, NewSession, Presented, Rotated, Scope
+from authix_issuer.ports import KEEP_EXPIRED_US, Grants, NewSession, Presented, Rotated, Scope, concerns
 from tests.servers.redis import RedisCluster, RedisServer
 
 ANN = "a" * 32
@@ -43,7 +43,7 @@ async def store(redis_url: str, namespace: str) -> AsyncIterator[RedisSessions]:
 
 def new_session(subject: str = ANN, session: str = "", life_us: int = HOUR_US) -> tuple[NewSession, Presented]:
     session = session or secrets.token_hex(16)
-    return NewSession(session, subject, ("reader",), SECRET, life_us), Presented(session, subject, SECRET)
+    return NewSession(session, subject, Grants(("reader",)), SECRET, life_us), Presented(session, subject, SECRET)
 
 
 async def keys_of(redis: Redis, namespace: str) -> list[str]:
@@ -56,7 +56,7 @@ async def test_moments_go_on_from_the_last_when_the_servers_clock_has_stepped_ba
     ahead_us = time.time_ns() // 1000 + HOUR_US
     await redis.set(f"{{{namespace}:{shard_of(ANN)}}}:clock", ahead_us)
     opened, shown = new_session()
-    at_us = await store.open(opened)
+    at_us = (await store.open(opened)).at_us
     rotated = await store.refresh(shown, 0, grace_us=0)
     logout = await store.close(shown, Scope.USER)
     assert isinstance(rotated, Rotated)
@@ -66,7 +66,7 @@ async def test_moments_go_on_from_the_last_when_the_servers_clock_has_stepped_ba
 
 async def test_moments_are_the_servers_time(store: RedisSessions) -> None:
     before_us = time.time_ns() // 1000
-    at_us = await store.open(new_session()[0])
+    at_us = (await store.open(new_session()[0])).at_us
     assert before_us <= at_us <= time.time_ns() // 1000
 
 
@@ -146,7 +146,7 @@ async def test_a_log_of_many_entries_is_read_in_pages_that_waste_nothing(store: 
     while page := await store.read(cursor, SHARDS * 4):
         assert len(page) <= SHARDS * 4
         cursor, pages = page[-1].cursor, pages + 1
-        found |= {entry.revocation.sub for entry in page}
+        found |= {concerns(entry.revocation) for entry in page}
     assert len(found) == SHARDS * 8
     assert pages < 10
 
@@ -167,7 +167,7 @@ async def test_the_log_forgets_what_is_older_than_any_token(store: RedisSessions
 async def test_scripts_are_sent_again_after_the_server_forgot_them(store: RedisSessions, redis: Redis) -> None:
     await store.open(new_session()[0])
     await redis.script_flush()
-    assert await store.open(new_session()[0]) > 0
+    assert (await store.open(new_session()[0])).at_us > 0
 
 
 async def test_commands_of_one_moment_do_not_mix_up_their_answers(store: RedisSessions) -> None:
@@ -175,7 +175,7 @@ async def test_commands_of_one_moment_do_not_mix_up_their_answers(store: RedisSe
     opened = [new_session(subject) for subject in subjects]
     await asyncio.gather(*(store.open(session) for session, _ in opened))
     logouts = await asyncio.gather(*(store.close(shown, Scope.USER) for _, shown in opened))
-    assert [logout.sub if logout else "" for logout in logouts] == subjects
+    assert [concerns(logout) if logout else "" for logout in logouts] == subjects
     assert len({shard_of(subject) for subject in subjects}) == SHARDS
 
 

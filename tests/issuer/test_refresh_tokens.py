@@ -15,9 +15,10 @@ from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.adapters import sqlite_sessions
 from authix_issuer.adapters.sqlite import Database
 from authix_issuer.adapters.sqlite_sessions import SqliteSessions
+from authix_issuer.audit import OFF, Audit
 from authix_issuer.errors import RefreshTokenInvalid
 from authix_issuer.master_secret import MasterSecret
-from authix_issuer.ports import NewSession, Scope, SessionStore
+from authix_issuer.ports import Grants, NewSession, Scope, SessionStore
 from authix_issuer.refresh_tokens import RefreshToken, RefreshTokens, new_secret
 from authix_issuer.sessions import Sessions
 
@@ -91,8 +92,14 @@ def test_another_master_secret_makes_other_tokens() -> None:
     assert refused(RefreshTokens(MasterSecret("n" * 32)).write(PARTS))
 
 
+def test_tokens_of_the_other_master_secret_are_read_and_not_written() -> None:
+    new, both = RefreshTokens(MasterSecret("n" * 32)), RefreshTokens(MasterSecret("n" * 32, "m" * 32))
+    assert both.read(TEXT) == both.read(new.write(PARTS)) == PARTS
+    assert both.write(PARTS) == new.write(PARTS) != TEXT
+
+
 def test_the_key_is_not_the_one_of_another_purpose() -> None:
-    assert MASTER.derive("refresh-token") != MASTER.derive("signing-keys")
+    assert MASTER.derive("refresh-token") != MASTER.derive("key-ring")
 
 
 def test_a_token_can_be_told_from_other_strings() -> None:
@@ -121,7 +128,17 @@ class Untouchable:
 @pytest.mark.parametrize("text", [TEXT[:-1], TEXT[:-1] + ("A" if TEXT[-1] != "A" else "E"), "axr1.", "", TEXT + "A"])
 async def test_a_forged_token_never_reaches_the_store(text: str) -> None:
     store, access_tokens = cast(SessionStore, Untouchable()), cast(AccessTokens, Untouchable())
-    sessions = Sessions(store, access_tokens, TOKENS, life=60, grace=10, revoked=lambda _: pytest.fail("revoked"))
+    sessions = Sessions(
+        store,
+        access_tokens,
+        TOKENS,
+        Audit(OFF),
+        life=60,
+        idle=0,
+        grace=10,
+        most=0,
+        revoked=lambda _: pytest.fail("revoked"),
+    )
     with pytest.raises(RefreshTokenInvalid):
         await sessions.refresh(text)
     for scope in Scope:
@@ -135,7 +152,7 @@ def content_of(folder: Path) -> bytes:
 
 async def test_a_leaked_store_holds_nothing_that_makes_a_token(tmp_path: Path) -> None:
     async with Database(str(tmp_path / "sessions.db"), sqlite_sessions.SCHEMA) as database:
-        opened = NewSession(PARTS.session, PARTS.subject, (), PARTS.secret_hash, 60_000_000)
+        opened = NewSession(PARTS.session, PARTS.subject, Grants(), PARTS.secret_hash, 60_000_000)
         await SqliteSessions(database).open(opened)
         leaked = content_of(tmp_path)
     assert PARTS.session.encode() in leaked

@@ -12,12 +12,14 @@ from authix.errors import TokenRevoked
 from authix.events import Heartbeat
 from authix.verifier import Verifier
 from authix_issuer.access_tokens import AccessTokens
-from authix_issuer.adapters import sqlite_sessions, sqlite_users
+from authix_issuer.adapters import sqlite_sessions
 from authix_issuer.adapters.sqlite import MEMORY, Database
 from authix_issuer.adapters.sqlite_sessions import SqliteSessions
-from authix_issuer.adapters.sqlite_users import SqliteKeys
+from authix_issuer.audit import OFF, Audit
 from authix_issuer.errors import RefreshTokenInvalid, RefreshTokenReused
-from authix_issuer.keys import SigningKeys, open_keys
+from authix_issuer.key_ring import Policy, Ring, advance
+from authix_issuer.key_seal import new_key
+from authix_issuer.keys import SigningKeys, in_use
 from authix_issuer.master_secret import MasterSecret
 from authix_issuer.ports import Logout, Presented, Reused, Rotated, Scope, User
 from authix_issuer.refresh_tokens import RefreshTokens
@@ -26,6 +28,8 @@ from authix_issuer.sessions import Sessions, Tokens
 ANN = User("a" * 32, "ann@example.com", "ann@example.com", "hash", ("reader",))
 ISSUER, AUDIENCE = "https://auth.example.com", "services"
 MASTER = MasterSecret("m" * 32)
+
+LOGOUTS = (Scope.USER, Scope.SESSION, Scope.ALL)
 
 
 class LateStore(SqliteSessions):
@@ -50,9 +54,8 @@ async def store() -> AsyncIterator[LateStore]:
 
 
 @pytest.fixture
-async def keys() -> SigningKeys:
-    async with Database(MEMORY, sqlite_users.SCHEMA) as database:
-        return await open_keys(SqliteKeys(database), MASTER, "ES256")
+def keys() -> SigningKeys:
+    return in_use(advance(Ring(), 1, Policy("ES256", 3_600_000_000, 900_000_000), new_key))
 
 
 @pytest.fixture
@@ -64,7 +67,17 @@ def told() -> list[Logout]:
 @pytest.fixture
 def sessions(store: LateStore, keys: SigningKeys, told: list[Logout]) -> Sessions:
     access_tokens = AccessTokens(keys, issuer=ISSUER, audience=AUDIENCE, life=300)
-    return Sessions(store, access_tokens, RefreshTokens(MASTER), life=3600, grace=10, revoked=told.append)
+    return Sessions(
+        store,
+        access_tokens,
+        RefreshTokens(MASTER),
+        Audit(OFF),
+        life=3600,
+        idle=0,
+        grace=10,
+        most=0,
+        revoked=told.append,
+    )
 
 
 @pytest.fixture
@@ -87,7 +100,7 @@ async def refused(verifier: Verifier, store: LateStore, tokens: Tokens) -> bool:
     return False
 
 
-@pytest.mark.parametrize("scope", Scope)
+@pytest.mark.parametrize("scope", LOGOUTS)
 async def test_a_refresh_in_flight_during_a_logout_yields_no_usable_token(
     sessions: Sessions, store: LateStore, verifier: Verifier, scope: Scope
 ) -> None:

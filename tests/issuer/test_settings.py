@@ -61,7 +61,19 @@ WRONG = [
     ("AUTHIX_ALGORITHM", "HS256"),
     ("AUTHIX_ALGORITHM", "none"),
     ("AUTHIX_ALGORITHM", "es256"),
+    ("AUTHIX_KEY_LIFE", "0"),
+    ("AUTHIX_KEY_NOTICE", "2"),
+    ("AUTHIX_SECRET_PREVIOUS", "short"),
     ("AUTHIX_HASH_PROFILE", "strong"),
+    ("AUTHIX_HASH_PROFILE", "m=19456,t=1,p=1"),
+    ("AUTHIX_HASH_PROFILE", "m=19455,t=2,p=1"),
+    ("AUTHIX_HASH_PROFILE", "m=19456,t=2,p=0"),
+    ("AUTHIX_HASH_PROFILE", "m=19456,t=2,p=17"),
+    ("AUTHIX_HASH_PROFILE", "m=1048577,t=2,p=1"),
+    ("AUTHIX_HASH_PROFILE", "m=19456,t=2"),
+    ("AUTHIX_HASH_PROFILE", "t=2,m=19456,p=1"),
+    ("AUTHIX_BLOCKED_WORDS", "acme,abc"),
+    ("AUTHIX_BLOCKED_WORDS", "acme,"),
     ("AUTHIX_HASH_THREADS", "0"),
     ("AUTHIX_HASH_QUEUE", "0"),
     ("AUTHIX_PASSWORD_MIN_LENGTH", "7"),
@@ -71,8 +83,24 @@ WRONG = [
     ("AUTHIX_REFRESH_TTL", "59"),
     ("AUTHIX_REFRESH_GRACE", "-1"),
     ("AUTHIX_REFRESH_GRACE", "301"),
+    ("AUTHIX_TRUSTED_PROXIES", "proxy.example.com"),
+    ("AUTHIX_TRUSTED_PROXIES", "10.0.0.1/8"),
+    ("AUTHIX_FORWARDED_BY", "x-real-ip"),
+    ("AUTHIX_ORIGINS", "*"),
+    ("AUTHIX_ORIGINS", "null"),
+    ("AUTHIX_ORIGINS", "app.example.com"),
+    ("AUTHIX_ORIGINS", "https://app.example.com/"),
+    ("AUTHIX_ORIGINS", "https://app.example.com/login"),
+    ("AUTHIX_ORIGINS", "https://äpp.example.com"),
+    ("AUTHIX_ORIGINS", "https://app.example.com,"),
+    ("AUTHIX_LIMIT_LOGINS", "60"),
+    ("AUTHIX_LIMIT_LOGINS", "0/minute"),
+    ("AUTHIX_LIMIT_REGISTRATIONS", "many/hour"),
+    ("AUTHIX_LOGIN_MAX_DELAY", "3601"),
     ("AUTHIX_COOKIE_PROFILE", "insecure"),
     ("AUTHIX_LOG", "xml"),
+    ("AUTHIX_AUDIT", "stderr"),
+    ("AUTHIX_AUDIT", "/nowhere/audit.log"),
 ]
 
 
@@ -104,7 +132,26 @@ def test_every_problem_is_told_at_once(start: Start) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["AUTHIX_SECRET", "AUTHIX_FEED_TOKEN"])
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"AUTHIX_KEY_LIFE": "1", "AUTHIX_KEY_NOTICE": "31"}, "AUTHIX_KEY_NOTICE=31 with AUTHIX_KEY_LIFE=1 would have"),
+        ({"AUTHIX_SECRET": "s" * 32, "AUTHIX_SECRET_PREVIOUS": "s" * 32}, "AUTHIX_SECRET_PREVIOUS is the same as"),
+    ],
+)
+def test_settings_of_keys_that_do_not_fit_are_told(start: Start, environment: dict[str, str], told: str) -> None:
+    code, line = start(NEEDED | environment)
+    assert code == 2
+    assert line.startswith(told)
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(("notice", "max_age"), [(3, 1), (90, 30), (900, 300), (86_400, 300)])
+def test_a_key_set_may_be_kept_for_a_third_of_the_notice(notice: int, max_age: int) -> None:
+    assert load(IssuerSettings, environ=NEEDED | {"AUTHIX_KEY_NOTICE": str(notice)}).keys_max_age == max_age
+
+
+@pytest.mark.parametrize("name", ["AUTHIX_SECRET", "AUTHIX_SECRET_PREVIOUS", "AUTHIX_FEED_TOKEN"])
 def test_a_wrong_secret_is_not_repeated(start: Start, name: str) -> None:
     _, told = start(NEEDED | {name: "hunter2 with a space and more than thirty-two"})
     assert "hunter2" not in told
@@ -132,10 +179,10 @@ def test_a_flag_wins_over_the_environment(start: Start) -> None:
     assert (code, "'eighty'" in told) == (2, True)
 
 
-@pytest.mark.parametrize("flags", [["--secret", "x"], ["--feed-token", "x"], ["--nonsense", "x"]])
-def test_secrets_have_no_flag(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("flag", ["--secret", "--secret-previous", "--feed-token", "--nonsense"])
+def test_secrets_have_no_flag(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["serve", *flags])
+        main(["serve", flag, "x"])
     assert ended.value.code == 2
     assert "unrecognized arguments" in capsys.readouterr().err
 
@@ -147,7 +194,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (settings.access_ttl, settings.refresh_ttl, settings.refresh_grace) == (300, 2_419_200, 10)
     assert settings.password_min_length == 15
     assert (settings.secret, settings.feed_token, settings.kafka) == ("", "", "")
-    assert settings.log == "console"
+    assert (settings.log, settings.audit) == ("console", "stdout")
 
 
 def test_printed_settings_show_no_secret() -> None:

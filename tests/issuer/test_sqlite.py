@@ -15,15 +15,16 @@ import pytest
 from authix.errors import SettingsError
 from authix_issuer.adapters import sqlite_sessions, sqlite_users
 from authix_issuer.adapters.sqlite import MEMORY, Database
+from authix_issuer.adapters.sqlite_keys import SqliteKeys
 from authix_issuer.adapters.sqlite_sessions import SqliteSessions
-from authix_issuer.adapters.sqlite_users import SqliteKeys, SqliteUsers
+from authix_issuer.adapters.sqlite_users import SqliteUsers
 from authix_issuer.errors import StoreUnavailable
-from authix_issuer.ports import NewSession, Presented, Rotated, Scope, StoredKey, User
+from authix_issuer.ports import Grants, KeptRing, NewSession, Presented, Rotated, Scope, User
 
 ANN = "a" * 32
 SHOWN = Presented("session", ANN, bytes(32))
-OPENED = NewSession("session", ANN, (), bytes(32), 3_600_000_000)
-NOTES = "CREATE TABLE IF NOT EXISTS notes (text TEXT NOT NULL UNIQUE)"
+OPENED = NewSession("session", ANN, Grants(), bytes(32), 3_600_000_000)
+NOTES = ("CREATE TABLE notes (text TEXT NOT NULL UNIQUE)",)
 
 
 @asynccontextmanager
@@ -163,14 +164,14 @@ async def test_only_its_owner_may_read_the_files(tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     folder.mkdir(mode=0o777)
     async with Database(str(folder / "users.db"), sqlite_users.SCHEMA) as database:
-        await SqliteKeys(database).add_if_none_signs(StoredKey("key", "ES256", "signing", b"sealed"))
+        await SqliteKeys(database).save(KeptRing(1, b"sealed"))
         files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert files == dict.fromkeys(("users.db", "users.db-wal", "users.db-shm"), 0o600)
 
 
 async def test_sessions_and_the_clock_outlive_the_process(tmp_path: Path) -> None:
     async with sessions_in(tmp_path / "sessions.db") as store:
-        opened_us = await store.open(OPENED)
+        opened_us = (await store.open(OPENED)).at_us
         await store.refresh(SHOWN, 0, grace_us=0)
     async with sessions_in(tmp_path / "sessions.db") as store:
         rotated = await store.refresh(SHOWN, 1, grace_us=0)
@@ -244,7 +245,7 @@ async def test_a_file_that_is_no_database_stops_the_start(tmp_path: Path, conten
                 pass
     else:
         async with Database(str(path), sqlite_users.SCHEMA) as database:
-            assert await SqliteKeys(database).all() == []
+            assert await SqliteKeys(database).load() == KeptRing(0, b"")
 
 
 async def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:

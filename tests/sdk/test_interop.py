@@ -37,7 +37,7 @@ def by_joserfc(token: str, jwks: dict[str, Any], algorithm: str, issuer: str) ->
 
 
 def by_authlib(token: str, jwks: dict[str, Any], algorithm: str, issuer: str) -> dict[str, Any]:
-    with warnings.catch_warnings(record=True):  # it points at joserfc, which is tried too
+    with warnings.catch_warnings(record=True, action="ignore"):  # it points at joserfc, which is tried too
         from authlib.jose import JsonWebKey, JsonWebToken  # type: ignore[import-untyped]  # it ships no types
 
     options = {"iss": {"essential": True, "value": issuer}, "aud": {"value": "tests"}}

@@ -122,6 +122,12 @@ def kafka_server(tmp_path: Path) -> Iterator[KafkaServer]:
 
 
 @pytest.fixture(scope="module")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """A broker of the module's own, which it may kill and has to bring back."""
+    yield from _started(KafkaServer, tmp_path_factory.mktemp("kafka-broker"))
+
+
+@pytest.fixture(scope="module")
 def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
     """Three brokers of the module's own, which it may kill and has to bring back."""
     yield from _started(KafkaCluster, tmp_path_factory.mktemp("kafka-cluster"))

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import sys
 
-from tests.interop.programs import LIBRARIES, VECTORS
-from tests.servers import kafka, mongodb, proxies, redis
+from tests.interop.programs import CLIENTS, LIBRARIES, VECTORS
+from tests.servers import deploy_tools, kafka, mongodb, proxies, redis
 from tests.servers.packages import NotInstallable
 
 
 def main() -> int:
     code = 0
-    others = {type(program).__name__: program.install for program in (*LIBRARIES, VECTORS)}
-    servers = {"Redis": redis.install, "MongoDB": mongodb.install, "Kafka": kafka.install, "Proxies": proxies.install}
+    others = {type(program).__name__: program.install for program in (*LIBRARIES, *CLIENTS, VECTORS)}
+    servers = {
+        "Redis": redis.install,
+        "MongoDB": mongodb.install,
+        "Kafka": kafka.install,
+        "Proxies": proxies.install,
+        "DeployTools": deploy_tools.install,
+    }
     known = servers | others
     for name in sys.argv[1:] or known:
         install = known[name]

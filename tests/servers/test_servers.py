@@ -64,27 +64,27 @@ def test_one_of_many_compare_and_set_updates_wins_in_mongodb(mongodb_server: Mon
         assert sum(threads.map(replace, range(64))) == 1
 
 
-def test_kafka_keeps_an_acknowledged_record_over_kill_9(kafka_server: KafkaServer) -> None:
-    kafka_server.tool("TopicCommand", "--create", "--topic", "logout")
-    kafka_server.tool("ConsoleProducer", "--topic", "logout", "--sync", stdin="acknowledged\n")
-    kafka_server.kill()
-    kafka_server.start()
+def test_kafka_keeps_an_acknowledged_record_over_kill_9(kafka_broker: KafkaServer) -> None:
+    kafka_broker.tool("TopicCommand", "--create", "--topic", "logout")
+    kafka_broker.tool("ConsoleProducer", "--topic", "logout", "--sync", stdin="acknowledged\n")
+    kafka_broker.kill()
+    kafka_broker.start()
     all_of_it = ["--topic", "logout", "--from-beginning", "--max-messages", "1", "--timeout-ms", "20000"]
-    assert kafka_server.tool("consumer.ConsoleConsumer", *all_of_it) == "acknowledged\n"
+    assert kafka_broker.tool("consumer.ConsoleConsumer", *all_of_it) == "acknowledged\n"
 
 
-def test_kafka_makes_no_topic_that_nobody_created(kafka_server: KafkaServer) -> None:
+def test_kafka_makes_no_topic_that_nobody_created(kafka_broker: KafkaServer) -> None:
     with pytest.raises(AssertionError, match="not present in metadata"):
-        kafka_server.tool("ConsoleProducer", "--topic", "nobody", "--max-block-ms", "2000", "--sync", stdin="lost\n")
-    assert "nobody" not in kafka_server.tool("TopicCommand", "--list")
+        kafka_broker.tool("ConsoleProducer", "--topic", "nobody", "--max-block-ms", "2000", "--sync", stdin="lost\n")
+    assert "nobody" not in kafka_broker.tool("TopicCommand", "--list")
 
 
-def test_kafka_sends_a_client_back_to_the_proxy_it_came_by(kafka_server: KafkaServer) -> None:
-    assert kafka_server.advertised(kafka_server.port) == kafka_server.port
-    kafka_server.proxy_port = 9999
-    kafka_server.restart()
-    assert kafka_server.advertised(kafka_server.proxied_port) == 9999
-    assert kafka_server.advertised(kafka_server.port) == kafka_server.port
+def test_kafka_sends_a_client_back_to_the_proxy_it_came_by(kafka_broker: KafkaServer) -> None:
+    assert kafka_broker.advertised(kafka_broker.port) == kafka_broker.port
+    kafka_broker.proxy_port = 9999
+    kafka_broker.restart()
+    assert kafka_broker.advertised(kafka_broker.proxied_port) == 9999
+    assert kafka_broker.advertised(kafka_broker.port) == kafka_broker.port
 
 
 @pytest.mark.parametrize(

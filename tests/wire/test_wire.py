@@ -42,8 +42,9 @@ KEY_ID = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
 USER = UserRevoked(sub=SUBJECT, since_us=AT_US, until=UNTIL)
 OF_SESSION = SessionRevoked(sub=SUBJECT, sid=SESSION, since_us=AT_US, until=UNTIL)
 KEY = KeyRevoked(kid=KEY_ID, until=UNTIL)
+DATED_KEY = KeyRevoked(kid=KEY_ID, at_us=AT_US, until=UNTIL)
 BEAT = Heartbeat(at_us=AT_US + 1_000_000, complete_until_us=AT_US + 999_999)
-EVENTS: dict[str, Event] = {"user": USER, "session": OF_SESSION, "key": KEY, "heartbeat": BEAT}
+EVENTS: dict[str, Event] = {"user": USER, "session": OF_SESSION, "key": KEY, "key-dated": DATED_KEY, "heartbeat": BEAT}
 LOG: tuple[Revocation, ...] = (USER, OF_SESSION, KEY)
 
 

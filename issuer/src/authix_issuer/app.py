@@ -20,7 +20,17 @@ from sanic.response import BaseHTTPResponse
 from swagger_ui_bundle import swagger_ui_path
 
 from authix.errors import AuthixError
-from authix_issuer import answers, logs, openapi, routes
+from authix_issuer import (
+    account_routes,
+    admin_routes,
+    answers,
+    border,
+    discovery,
+    logs,
+    oauth_routes,
+    openapi,
+    routes,
+)
 from authix_issuer.cookies import RefreshCookie
 from authix_issuer.errors import IssuerError
 from authix_issuer.settings import IssuerSettings
@@ -39,7 +49,8 @@ _DOCS = b"""<!doctype html>
 """
 _DOCS_START = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#api", deepLinking: true, validatorUrl: null});\n'
 _DOCS_POLICY = (
-    "default-src 'none'; img-src data:; script-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'"
+    "default-src 'none'; img-src data:; script-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 
 
@@ -56,7 +67,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
         MOTD=False,
         AUTO_EXTEND=False,
     )
-    app.blueprint(routes.routes)
+    app.blueprint([routes.routes, account_routes.routes, admin_routes.routes, oauth_routes.routes])
     app.exception(IssuerError)(answers.refuse)
     app.exception(AuthixError)(answers.refuse_token)
     app.exception(SanicException)(answers.refuse_request)
@@ -89,6 +100,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
         spent = (time.perf_counter() - getattr(request.ctx, "began", time.perf_counter())) * 1000
         logger.info("%s /%s %d %.1f ms", request.method, route, response.status, spent)
 
+    border.guard(app, settings)
     app.register_middleware(report, "response")
 
     return app
@@ -109,6 +121,8 @@ def _serve_documents(app: Sanic[Any, Any], settings: IssuerSettings) -> None:
 
     for path, read in (("/openapi.json", openapi_json), ("/docs", docs), ("/docs/start.js", docs_start)):
         app.add_route(read, path, methods=answers.READ)
+    for number, path in enumerate(discovery.paths(settings.issuer)):
+        app.add_route(oauth_routes.metadata, path, methods=answers.READ, name=f"metadata_{number}")
     for name in ("swagger-ui.css", "swagger-ui-bundle.js"):
         app.static(f"/docs/{name}", Path(swagger_ui_path) / name, name=name.replace(".", "_"))
 

@@ -1,4 +1,4 @@
-"""The command line: ``authix-issuer serve`` and ``authix-issuer doctor``.
+"""The command line: ``authix-issuer serve``, what looks after it, and what administers it.
 
 Rule: a missing or wrong setting ends the start with exit code 2 and one sentence for each problem.
 """
@@ -18,11 +18,13 @@ from typing import Any
 
 from sanic import Sanic
 
+from authix import health
 from authix.errors import SettingsError
 from authix.settings import add_flags, from_flags
 from authix.workers import Workers, end_with_parent
-from authix_issuer import logs
+from authix_issuer import admin_commands, calibrate, key_commands, logs
 from authix_issuer.app import build_app
+from authix_issuer.connections import PromptHttpProtocol
 from authix_issuer.settings import IssuerSettings
 from authix_issuer.wiring import open_issuer
 
@@ -38,17 +40,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flags(serve_parser, IssuerSettings)
     doctor_parser = commands.add_parser("doctor", help="look at every setting and engine; exit code 1 if one is wrong")
     add_flags(doctor_parser, IssuerSettings)
+    health_parser = commands.add_parser("health", help="ask the issuer that runs here; exit code 1 if it is not ready")
+    add_flags(health_parser, IssuerSettings)
+    hash_parser = commands.add_parser("hash", help="what hashing passwords costs on this machine")
+    hash_commands = hash_parser.add_subparsers(dest="hash_command", required=True)
+    calibrate_parser = hash_commands.add_parser("calibrate", help="measure it; print the setting for a target")
+    calibrate_parser.add_argument(
+        "--target", type=calibrate.duration, default="250ms", metavar="TIME", help="how long a hash is to take (250ms)"
+    )
+    key_commands.add_commands(commands.add_parser("keys", help="list, rotate or revoke the signing keys"))
+    admin_commands.add_commands(
+        commands.add_parser("users", help="add, find, change and delete accounts"),
+        commands.add_parser("sessions", help="list and end the sessions of an account"),
+        commands.add_parser("stats", help="how many accounts, keys and revocations there are, and what is degraded"),
+    )
     options = parser.parse_args(arguments)
+    if options.command == "hash":
+        return calibrate.report(options.target)
     try:
-        settings = from_flags(IssuerSettings, options)
-        if options.command == "doctor":
-            from authix_issuer.doctor import report  # noqa: PLC0415 - it imports every engine's driver
-
-            return report(settings)
-        return serve(settings)
+        return _run(from_flags(IssuerSettings, options), options)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the answer of a command line
         return 2
+
+
+def _run(settings: IssuerSettings, options: argparse.Namespace) -> int:
+    match options.command:
+        case "doctor":
+            from authix_issuer.doctor import report  # noqa: PLC0415 - it imports every engine's driver
+
+            return report(settings)
+        case "health":
+            return health.report(settings.host, settings.port)
+        case "keys":
+            return key_commands.run(settings.for_a_command(), options)
+        case "users" | "sessions" | "stats":
+            return admin_commands.run(settings.for_a_command(), options)
+    return serve(settings)
 
 
 def serve(settings: IssuerSettings) -> int:
@@ -73,7 +101,7 @@ def serve_on(settings: IssuerSettings, listener: socket.socket, _worker: int = 1
             _tell(settings, listener)
         end_with_parent()
 
-    app.run(sock=listener, single_process=True)
+    app.run(sock=listener, single_process=True, protocol=PromptHttpProtocol)
 
 
 def _tell(settings: IssuerSettings, listener: socket.socket) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self
 
 from authix import sse
-from authix.events import Heartbeat, Revocation, Snapshot, encode_event
+from authix.events import Heartbeat, KeyRevoked, Revocation, Snapshot, encode_event
 from authix_issuer.errors import StoreUnavailable
 from authix_issuer.ports import Entry, RevocationLog
 
@@ -30,8 +30,10 @@ _TRIM_EVERY = 10.0
 class Feed:
     """Follows the log from its present end and passes it on."""
 
-    def __init__(self, log: RevocationLog) -> None:
+    def __init__(self, log: RevocationLog, on_key: Callable[[KeyRevoked], None] = lambda _: None) -> None:
+        """``on_key`` is called with each signing key that is revoked from now on."""
         self._log = log
+        self._on_key = on_key
         self._followers: set[asyncio.Queue[bytes | None]] = set()
         self._wake = asyncio.Event()
         self._ended = False
@@ -119,6 +121,9 @@ class Feed:
         while page := await self._log.read(self._cursor, PAGE):
             self._cursor = page[-1].cursor
             self._send(_encode(page))
+            for entry in page:
+                if isinstance(entry.revocation, KeyRevoked):
+                    self._on_key(entry.revocation)
         if heartbeat is not None:
             self._send(sse.encode(encode_event(heartbeat)))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping
@@ -31,14 +32,47 @@ PROFILES: Final[Mapping[str, argon2.Parameters]] = {
     "rfc9106-low-memory": argon2.profiles.RFC_9106_LOW_MEMORY,
     "cheapest": argon2.profiles.CHEAPEST,  # only for tests and benchmarks
 }
+_LEAST: Final = ((47104, 1), (19456, 2), (12288, 3), (9216, 4), (7168, 5))
+"""OWASP's equals: memory in KiB and passes."""
+_MOST_MEMORY: Final = 1024 * 1024
+_MOST_PASSES: Final = 999
+_MOST_LANES: Final = 16
+_NUMBERS = re.compile(r"m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,2})", re.ASCII)
 _NICE = 5
 
 
+def hash_parameters(profile: str) -> argon2.Parameters:
+    """Those of a named profile, or of ``m=19456,t=2,p=1``: KiB of memory, passes, lanes. Raises ``ValueError``."""
+    if profile in PROFILES:
+        return PROFILES[profile]
+    match = _NUMBERS.fullmatch(profile)
+    if match is None:
+        raise ValueError(f"must be one of {', '.join(PROFILES)}, or numbers such as m=19456,t=2,p=1, not {profile!r}")
+    memory, passes, lanes = map(int, match.groups())
+    if memory > _MOST_MEMORY or passes > _MOST_PASSES or not 1 <= lanes <= _MOST_LANES:
+        raise ValueError(f"must be at most m={_MOST_MEMORY},t={_MOST_PASSES},p={_MOST_LANES}, not {profile!r}")
+    parameters = argon2.Parameters(argon2.Type.ID, 19, 16, 32, passes, memory, lanes)
+    if not is_enough(parameters):
+        least = ", ".join(f"m={memory},t={passes}" for memory, passes in _LEAST)
+        raise ValueError(f"must be at least as strong as one of OWASP's {least}, not {profile!r}")
+    return parameters
+
+
+def is_enough(parameters: argon2.Parameters) -> bool:
+    """Whether a stolen hash resists as long as OWASP's least."""
+    return any(parameters.memory_cost >= memory and parameters.time_cost >= passes for memory, passes in _LEAST)
+
+
+def spell(parameters: argon2.Parameters) -> str:
+    """As ``hash_parameters`` reads them."""
+    return f"m={parameters.memory_cost},t={parameters.time_cost},p={parameters.parallelism}"
+
+
 class PasswordHasher:
-    """Argon2id with named parameters. ``threads`` hash at once, ``queue`` more may wait."""
+    """Argon2id with the parameters of ``profile``. ``threads`` hash at once, ``queue`` more may wait."""
 
     def __init__(self, profile: str, *, threads: int, queue: int) -> None:
-        self._argon2 = argon2.PasswordHasher.from_parameters(PROFILES[profile])
+        self._argon2 = argon2.PasswordHasher.from_parameters(hash_parameters(profile))
         self._limit = threads + queue
         self._busy = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hash", initializer=_give_way)
@@ -61,6 +95,11 @@ class PasswordHasher:
         """Whether ``password`` has this hash; None (no such user) costs as much. Raises ``Overloaded``."""
         matches = await self._run(lambda: self._matches(password_hash or self._dummy, password))
         return matches and password_hash is not None
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many passwords are being hashed or wait for it, and how many there may be."""
+        return self._busy, self._limit
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether the hash was made with other parameters than today's."""

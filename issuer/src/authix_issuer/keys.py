@@ -1,26 +1,18 @@
-"""The issuer's signing keys.
+"""The signing keys as they are used: one signs, all of these are published.
 
-Rule: private parts are stored encrypted (AES-256-GCM under a derived key, bound to the key id) and are held ready as
-objects; every stored key is published.
+Rule: an immutable picture of a ring, ready as objects and as documents, so that nothing has to be computed for a
+request, and nobody ever sees a key that signs and is not published.
 """
 
 from __future__ import annotations
 
 import hashlib
-import secrets
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-from authix.errors import SettingsError
-from authix.keys import AlgorithmName, KeySet, PrivateKey, VerificationKey, new_private_key
-from authix_issuer.master_secret import MasterSecret
-from authix_issuer.ports import KeyStore, StoredKey
-
-SIGNING = "signing"
-_NONCE_BYTES = 12
+from authix.keys import AlgorithmName, KeySet, PrivateKey
+from authix_issuer.errors import StoreUnavailable
+from authix_issuer.key_ring import KeyState, Ring
+from authix_issuer.key_seal import private_key_of, verification_key_of
 
 
 class SigningKey(NamedTuple):
@@ -40,60 +32,40 @@ class Document(NamedTuple):
     etag: str
 
 
-class SigningKeys:
-    """The keys in use: ``signing`` signs, ``published`` are for verifiers, the signing key first."""
+class Signer(Protocol):
+    """Whoever has the key that signs now."""
 
-    def __init__(self, signing: SigningKey, published: KeySet) -> None:
-        self.signing = signing
+    @property
+    def signing(self) -> SigningKey: ...
+
+
+class SigningKeys:
+    """``signing`` signs, ``published`` are for verifiers, the signing key first."""
+
+    def __init__(self, signing: SigningKey | None, published: KeySet) -> None:
+        self._signing = signing
         self.published = published
         self.jwks = _document("application/jwk-set+json", published.to_json())
         """As a JWK Set (RFC 7517)."""
         self.pem = _document("application/x-pem-file", "".join(key.pem() for key in published).encode("ascii"))
         """As PEM, one block a key."""
 
+    @property
+    def signing(self) -> SigningKey:
+        """Raises ``StoreUnavailable`` when there is none, since it was revoked and its successor is still unknown."""
+        if self._signing is None:
+            raise StoreUnavailable("the signing key was revoked and the next one can't be had from the key store")
+        return self._signing
 
-async def open_keys(store: KeyStore, master: MasterSecret, algorithm: AlgorithmName) -> SigningKeys:
-    """Load the keys, making the first one of ``algorithm`` if there is none.
 
-    Raises ``SettingsError`` when the master secret is not the one that sealed them.
-    """
-    sealing_key = AESGCM(master.derive("signing-keys"))
-    stored = await store.all()
-    if not any(_signs(key, algorithm) for key in stored):
-        await store.add_if_none_signs(_seal(new_private_key(algorithm), sealing_key))
-        stored = await store.all()
-    keys = [_unseal(key, sealing_key) for key in stored]
-    signing = next(key for key, kept in zip(keys, stored, strict=True) if _signs(kept, algorithm))
-    others = [key for key in keys if key.id != signing.id]
-    return SigningKeys(signing, KeySet(VerificationKey(key.private_key.public_key()) for key in (signing, *others)))
+def in_use(ring: Ring) -> SigningKeys:
+    """The keys of ``ring``."""
+    signs = ring.signing
+    signing = None if signs is None else SigningKey(signs.id, signs.algorithm, private_key_of(signs))
+    others = [key for key in ring.keys if key.state in {KeyState.NEXT, KeyState.RETIRED}]
+    published = others if signs is None else [signs, *others]
+    return SigningKeys(signing, KeySet(map(verification_key_of, published)))
 
 
 def _document(content_type: str, body: bytes) -> Document:
     return Document(content_type, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
-
-
-def _signs(key: StoredKey, algorithm: AlgorithmName) -> bool:
-    return key.algorithm == algorithm and key.state == SIGNING
-
-
-def _seal(key: PrivateKey, sealing_key: AESGCM) -> StoredKey:
-    public = VerificationKey(key.public_key())
-    encoding, form = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8
-    private = key.private_bytes(encoding, form, serialization.NoEncryption())
-    nonce = secrets.token_bytes(_NONCE_BYTES)
-    sealed = nonce + sealing_key.encrypt(nonce, private, public.key_id.encode("ascii"))
-    return StoredKey(public.key_id, public.algorithm, SIGNING, sealed)
-
-
-def _unseal(stored: StoredKey, sealing_key: AESGCM) -> SigningKey:
-    nonce, sealed = stored.sealed[:_NONCE_BYTES], stored.sealed[_NONCE_BYTES:]
-    try:
-        private = sealing_key.decrypt(nonce, sealed, stored.id.encode("ascii"))
-    except InvalidTag:
-        raise SettingsError(
-            "AUTHIX_SECRET is not the secret that the stored signing keys were sealed with: set it to that one again."
-        ) from None
-    key = serialization.load_der_private_key(private, None)
-    if not isinstance(key, PrivateKey):
-        raise SettingsError(f"The stored signing key {stored.id} is of no known kind: restore the store from a backup.")
-    return SigningKey(stored.id, stored.algorithm, key)

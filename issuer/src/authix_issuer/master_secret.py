@@ -1,7 +1,8 @@
 """The master secret and the keys derived from it.
 
-Rule: one secret, one derived key per purpose (HKDF-SHA256, RFC 5869), so that no key serves two. The embedded default
-makes its secret on the first start, in a file only its owner may read.
+Rule: one secret, one derived key per purpose (HKDF-SHA256, RFC 5869), so that no key serves two. While the secret is
+exchanged a second one is there to read with. The embedded default makes its secret on the first start, in a file only
+its owner may read.
 """
 
 from __future__ import annotations
@@ -18,15 +19,22 @@ from authix.errors import SettingsError
 
 
 class MasterSecret:
-    def __init__(self, secret: str) -> None:
-        self._secret = secret.encode("utf-8")
+    """``previous`` is the one before, or the one to come: only what it protects is still read."""
+
+    def __init__(self, secret: str, previous: str = "") -> None:
+        self._secrets = [text.encode("utf-8") for text in (secret, previous) if text]
 
     def derive(self, purpose: str) -> bytes:
         """A 32-byte key for ``purpose`` alone."""
-        return HKDF(SHA256(), 32, None, b"authix/" + purpose.encode("ascii")).derive(self._secret)
+        return self.derive_all(purpose)[0]
+
+    def derive_all(self, purpose: str) -> list[bytes]:
+        """The key to write with, and after it the key of the other secret, to read with."""
+        info = b"authix/" + purpose.encode("ascii")
+        return [HKDF(SHA256(), 32, None, info).derive(secret) for secret in self._secrets]
 
 
-def kept_in(data_dir: Path) -> MasterSecret:
+def kept_in(data_dir: Path, previous: str = "") -> MasterSecret:
     """The secret in ``data_dir``, made if there is none. Raises ``SettingsError`` when it can't be read or kept."""
     path = data_dir / "secret"
     try:
@@ -39,7 +47,7 @@ def kept_in(data_dir: Path) -> MasterSecret:
         ) from None
     if len(secret) < 32:
         raise SettingsError(f"AUTHIX_SECRET is not set and {path} does not hold a secret: restore the file.")
-    return MasterSecret(secret)
+    return MasterSecret(secret, previous)
 
 
 def _make(path: Path) -> None:

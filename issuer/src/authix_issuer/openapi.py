@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from authix_issuer import openapi_account, openapi_admin, openapi_oauth
 from authix_issuer.openapi_parts import (
     JSON_TYPE,
+    NOT_MODIFIED,
     NUMBER,
     REFRESH_COOKIE,
     REFUSED_BODY,
     TEXT,
+    TOO_MANY,
     UNAVAILABLE,
     content,
     object_of,
     problem,
     ref,
+    with_origin_check,
 )
 
 _CREDENTIALS = {"required": True, "content": content(JSON_TYPE, ref("Credentials"))}
@@ -29,7 +33,6 @@ _TOKENS = {
     },
     "content": content(JSON_TYPE, ref("Tokens")),
 }
-_NOT_MODIFIED = {"304": {"description": "Unchanged, by `If-None-Match`."}}
 _JWKS = content("application/jwk-set+json", {"type": "object"})
 _SCOPE = {
     "name": "scope",
@@ -67,7 +70,7 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
     """The document for an issuer at the URL ``issuer`` whose refresh cookie is named ``cookie``."""
     readyz = _probe("readyz", "Whether the stores answer")
     readyz["responses"] |= UNAVAILABLE
-    return {
+    found: dict[str, Any] = {
         "openapi": "3.0.3",
         "info": {"title": "Authix issuer", "version": version, "license": {"name": "Apache-2.0"}},
         "servers": [{"url": issuer}],
@@ -80,6 +83,7 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                     "responses": {
                         "201": {"description": "Registered.", "content": content(JSON_TYPE, ref("Account"))},
                         "409": problem("There already is an account with this email (`email_taken`)."),
+                        **TOO_MANY,
                         **REFUSED_BODY,
                     },
                 }
@@ -92,6 +96,9 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                     "responses": {
                         "200": _TOKENS,
                         "401": problem("Email or password is wrong (`credentials_wrong`)."),
+                        "403": problem("The password is right, but the account is disabled (`account_disabled`)."),
+                        "409": problem("The account is being changed by others; try again (`account_busy`)."),
+                        **TOO_MANY,
                         **REFUSED_BODY,
                     },
                 }
@@ -124,7 +131,7 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                             "description": "The keys, the signing one first.",
                             "content": {**content("application/x-pem-file", TEXT), **_JWKS},
                         },
-                        **_NOT_MODIFIED,
+                        **NOT_MODIFIED,
                     },
                 }
             },
@@ -132,7 +139,7 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                 "get": {
                     "operationId": "jwks",
                     "summary": "The published keys as a JWK Set (RFC 7517)",
-                    "responses": {"200": {"description": "The keys.", "content": _JWKS}, **_NOT_MODIFIED},
+                    "responses": {"200": {"description": "The keys.", "content": _JWKS}, **NOT_MODIFIED},
                 }
             },
             "/revocations": {
@@ -161,17 +168,25 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
             },
             "/livez": {"get": _probe("livez", "Whether the process runs")},
             "/readyz": {"get": readyz},
+            **openapi_account.PATHS,
+            **openapi_admin.PATHS,
+            **openapi_oauth.PATHS,
+            **openapi_oauth.metadata_paths(issuer),
         },
         "components": {
             "securitySchemes": {
                 "refreshCookie": {"type": "apiKey", "in": "cookie", "name": cookie},
                 "accessToken": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "feedToken": {"type": "http", "scheme": "bearer"},
+                **openapi_oauth.SECURITY,
             },
             "schemas": {
                 "Credentials": object_of(
                     {"email": TEXT | {"format": "email"}, "password": TEXT | {"format": "password"}}
                 ),
+                **openapi_account.SCHEMAS,
+                **openapi_admin.SCHEMAS,
+                **openapi_oauth.SCHEMAS,
                 "Account": object_of({"id": TEXT, "email": TEXT}),
                 "Tokens": object_of({"access_token": TEXT, "token_type": TEXT, "expires_in": NUMBER}),
                 "Snapshot": object_of(
@@ -185,7 +200,10 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                 "Problem": object_of(
                     {"title": TEXT, "status": NUMBER, "code": TEXT, "detail": TEXT},
                     reasons={"type": "array", "items": ref("Reason")},
+                    error=TEXT | {"description": "OAuth's name for it, where it has one"},
                 ),
             },
         },
     }
+    found["paths"] = with_origin_check(found["paths"])
+    return found

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from authix_issuer.origins import SAFE
+
 JSON_TYPE, PROBLEM_TYPE = "application/json", "application/problem+json"
 
 
@@ -28,6 +30,8 @@ def object_of(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
 
 TEXT = {"type": "string"}
 NUMBER = {"type": "integer"}
+BOOLEAN = {"type": "boolean"}
+MOMENT = {"type": "string", "format": "date-time"}
 REFUSED_BODY = {
     "400": problem("The body is not a JSON object (`body_malformed`)."),
     "413": problem("The body is over 16 KiB (`body_too_large`)."),
@@ -36,4 +40,33 @@ REFUSED_BODY = {
     "503": problem("Too many passwords are waiting (`overloaded`), or a store is away; see `Retry-After`."),
 }
 UNAVAILABLE = {"503": problem("A store is away (`store_unavailable`); see `Retry-After`.")}
+TOO_MANY = {
+    "429": {
+        **problem(
+            "Too many requests from this address (`too_many_requests`), or too many wrong passwords for this account "
+            "(`too_many_attempts`)."
+        ),
+        "headers": {"Retry-After": {"schema": NUMBER, "description": "the seconds to wait"}},
+    }
+}
+NOT_MODIFIED = {"304": {"description": "Unchanged, by `If-None-Match`."}}
 REFRESH_COOKIE: list[dict[str, list[str]]] = [{"refreshCookie": []}]
+ACCESS_TOKEN: list[dict[str, list[str]]] = [{"accessToken": []}]
+REFUSED_TOKEN = {"401": problem("No access token was sent, or it is refused; `code` says why (RFC 6750).")}
+
+
+def with_origin_check(paths: dict[str, Any]) -> dict[str, Any]:
+    """``paths``, where each call that may change something is refused to pages of other origins."""
+    return {
+        path: {
+            method: call if method.upper() in SAFE else call | {"responses": _with_origin_forbidden(call["responses"])}
+            for method, call in item.items()
+        }
+        for path, item in paths.items()
+    }
+
+
+def _with_origin_forbidden(responses: dict[str, Any]) -> dict[str, Any]:
+    besides = f"{responses['403']['description']} " if "403" in responses else ""
+    refusal = problem(f"{besides}A page of an origin that is not listed sent this (`origin_forbidden`).")
+    return {**responses, "403": refusal}

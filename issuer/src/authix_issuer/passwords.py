@@ -1,7 +1,8 @@
 """Which passwords are acceptable (NIST SP 800-63B-4, 3.1.1.2).
 
 Rule: length in characters and size in bytes, all of Unicode, normalised once (NFKC) and never truncated; refused when
-common or derived from the email; no rules of composition.
+common or derived from the email or the service's name; no rules of composition. The list of common ones knows few that
+are as long as is asked for, so what they are made into counts as well: repeated, decorated, two in a row.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from authix_issuer.errors import InputInvalid, Reason
 
 MAX_BYTES = 1024
 _PART = re.compile(r"\w{4,}")
+_AROUND = "0123456789 !@#$%^&*()-_=+.,?"
 
 
 def password_bytes(password: str) -> bytes | None:
@@ -29,8 +31,10 @@ def password_bytes(password: str) -> bytes | None:
     return normalised if len(normalised) <= MAX_BYTES else None
 
 
-def read_new_password(password: str, email: Email | None, *, min_length: int) -> bytes:
-    """The bytes to hash. Raises ``InputInvalid``."""
+def read_new_password(
+    password: str, email: Email | None, *, min_length: int, words: frozenset[str] = frozenset()
+) -> bytes:
+    """The bytes to hash; ``words`` are what else it must not be made of. Raises ``InputInvalid``."""
     data = password_bytes(password)
     if data is None:
         raise InputInvalid(
@@ -42,28 +46,46 @@ def read_new_password(password: str, email: Email | None, *, min_length: int) ->
         raise InputInvalid(Reason("password", "password_too_short", detail))
     if is_common(characters):
         raise InputInvalid(Reason("password", "password_common", "the password is one that attackers try first"))
-    if email is not None and is_derived(characters, email):
-        raise InputInvalid(Reason("password", "password_derived", "the password is made of the email address"))
+    if is_derived(characters, email, words):
+        detail = "the password is made of the email address or of the name of this service"
+        raise InputInvalid(Reason("password", "password_derived", detail))
     return data
 
 
 def is_common(password: str) -> bool:
-    """Whether the password is well known, bare or with digits and signs around it or repeated, or a sequence."""
+    """Whether the password is a sequence, or well known: bare, repeated, among digits and signs, or two of them."""
     folded = password.casefold()
-    core = folded.strip("0123456789 !@#$%^&*()-_=+.,?")
-    if len(_unit(folded)) <= 2 or _is_sequence(folded):
+    if len(_unit(folded)) <= 3 or _is_sequence(folded):
         return True
-    return any(word in _common() for word in (folded, _unit(folded), core, _unit(core)))
+    forms = {folded, folded.strip(_AROUND)}
+    letters = "".join(filter(str.isalpha, folded))
+    if len(letters) * 2 >= len(folded):  # else what is left out says more than they do
+        forms.add(letters)
+    units = {_unit(form) for form in forms}
+    return any(_is_known(word) for word in forms | units | {unit.strip(_AROUND) for unit in units})
 
 
-def is_derived(password: str, email: Email) -> bool:
-    """Whether little is left of the password once the parts of the email are taken out."""
-    rest = password.casefold()
-    local, _, domain = email.key.partition("@")
-    for part in sorted({email.key, local, domain, *_PART.findall(email.key)}, key=len, reverse=True):
-        if len(part) >= 4:
-            rest = rest.replace(part, "")
-    return len(rest) < len(password) and len(rest) < 8
+def is_derived(password: str, email: Email | None, words: frozenset[str] = frozenset()) -> bool:
+    """Whether little is left, or what is common, once ``words`` and the parts of the email are taken out."""
+    whole = rest = password.casefold()
+    if email is not None:
+        local, _, domain = email.key.partition("@")
+        words |= {email.key, local, domain, *words_of(email.key)}
+    for word in sorted(words, key=len, reverse=True):
+        if len(word) >= 4:
+            rest = rest.replace(word, "")
+    return rest != whole and (len(rest) < 8 or is_common(rest))
+
+
+def words_of(*names: str) -> frozenset[str]:
+    """The words in names of services or companies that are long enough to tell a password by."""
+    return frozenset(word for name in names for word in _PART.findall(name.casefold()))
+
+
+def _is_known(word: str) -> bool:
+    """Whether it is a common password, or two in a row, which is how most long ones are made."""
+    known = _common()
+    return word in known or any(word[:cut] in known and word[cut:] in known for cut in range(4, len(word) - 3))
 
 
 def _unit(word: str) -> str:

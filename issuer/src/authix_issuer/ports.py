@@ -7,18 +7,39 @@ method may be called again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
-from authix.events import MAX_TOKEN_LIFE, Heartbeat, SessionRevoked, UserRevoked
-from authix.keys import AlgorithmName
+from authix.events import MAX_TOKEN_LIFE, Heartbeat, KeyRevoked, SessionRevoked, UserRevoked
 
 KEEP_EXPIRED_US: Final = 2 * MAX_TOKEN_LIFE * 1_000_000
 """An expired session is kept beyond the longest access token it gave out, because a logout must still revoke that."""
 
-Logout = UserRevoked | SessionRevoked
+Logout = UserRevoked | SessionRevoked | KeyRevoked
 """A revocation of a moment, as the revocation log holds it."""
+
+
+def concerns(revocation: Logout) -> str:
+    """The subject, or the key, whose revocations stay in their order."""
+    return revocation.kid if isinstance(revocation, KeyRevoked) else revocation.sub
+
+
+class AccountState(StrEnum):
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    """Kept, but nobody gets in."""
+    DELETED = "deleted"
+    """About to go: its sessions are being ended, then its record is removed."""
+
+
+class Unsettled(NamedTuple):
+    """What a change of an account still has to do to its sessions, beyond revoking every access token."""
+
+    end: bool
+    """End the sessions; else they stay and get the account's roles and claims."""
+    keep: str = ""
+    """Among those to end, the one session that stays."""
 
 
 class User(NamedTuple):
@@ -29,6 +50,23 @@ class User(NamedTuple):
     email_key: str
     password_hash: str
     roles: tuple[str, ...] = ()
+    claims: Mapping[str, Any] = {}
+    """What its access tokens say beyond the registered claims, as JSON values."""
+    state: AccountState = AccountState.ACTIVE
+    created_us: int = 0
+    version: int = 0
+    """Counts the changes: one is made only to the version that its author has seen."""
+    unsettled: Unsettled | None = None
+    """Written with the change itself and cleared once the session store has it: a crash between loses nothing."""
+
+
+class Replaced(StrEnum):
+    """What became of a change."""
+
+    DONE = "done"
+    OUTDATED = "outdated"
+    """The account has changed meanwhile, or is gone."""
+    EMAIL_TAKEN = "email_taken"
 
 
 class UserStore(Protocol):
@@ -38,8 +76,26 @@ class UserStore(Protocol):
     async def by_email_key(self, email_key: str) -> User | None:
         """The user with this ``email_key``."""
 
+    async def by_id(self, user_id: str) -> User | None:
+        """The user with this id."""
+
+    async def replace(self, user: User) -> Replaced:
+        """Write ``user`` over its version ``user.version - 1``, if that is still the present one."""
+
     async def replace_password_hash(self, user_id: str, *, old: str, new: str) -> None:
-        """Replace the hash if it still is ``old``."""
+        """Replace the hash if it still is ``old``; the password is the same, so this is no change of the account."""
+
+    async def settled(self, user: User) -> None:
+        """Clear ``unsettled``, and remove an account that is deleted; only if ``user.version`` is the present one."""
+
+    async def unsettled(self, limit: int) -> list[User]:
+        """Up to ``limit`` accounts with changes that the session store may not have."""
+
+    async def page(self, after: str, limit: int) -> list[User]:
+        """Up to ``limit`` accounts whose id is greater than ``after``, by id."""
+
+    async def count(self) -> int:
+        """How many accounts there are; an estimate where counting would read them all."""
 
     async def check(self) -> None:
         """Return when the engine answers."""
@@ -54,14 +110,42 @@ class Scope(StrEnum):
     """End this session; revoke its access tokens only."""
     ALL = "all"
     """End every session of the user; revoke every access token."""
+    OTHERS = "others"
+    """End every session of the user but this one, which heals by one refresh; revoke every access token."""
+
+
+class Grants(NamedTuple):
+    """What the access tokens of a session say about their subject; ``version`` is the account's."""
+
+    roles: tuple[str, ...] = ()
+    claims: Mapping[str, Any] = {}
+    version: int = 0
+
+
+class Device(NamedTuple):
+    """Where a session was opened, for its user to recognise it."""
+
+    agent: str = ""
+    address: str = ""
 
 
 class NewSession(NamedTuple):
     id: str
     subject: str
-    roles: tuple[str, ...]
+    grants: Grants
     secret_hash: bytes
     life_us: int
+    idle_us: int = 0
+    """How long it lives without a refresh; 0: as long as ``life_us``."""
+    device: Device = Device()
+
+
+class Opened(NamedTuple):
+    """A session that was opened at ``at_us``; ``ended`` are those that had to make room for it."""
+
+    at_us: int
+    expires_us: int
+    ended: tuple[Logout, ...] = ()
 
 
 class Presented(NamedTuple):
@@ -78,7 +162,7 @@ class Rotated(NamedTuple):
 
     at_us: int
     counter: int
-    roles: tuple[str, ...]
+    grants: Grants
     expires_us: int
 
 
@@ -90,6 +174,7 @@ class OpenSession(NamedTuple):
     refreshed_us: int
     """The last rotation; the opening, before the first."""
     expires_us: int
+    device: Device = Device()
 
 
 class Reused(NamedTuple):
@@ -105,8 +190,11 @@ class SessionStore(Protocol):
     also appends to the revocation log.
     """
 
-    async def open(self, session: NewSession) -> int:
-        """Open a session with counter 0; returns its ``t``."""
+    async def open(self, session: NewSession, *, most: int = 0) -> Opened:
+        """Open a session with counter 0. Of more than ``most`` open ones (0: no limit) of its subject the oldest end.
+
+        Those are revoked as by ``Scope.SESSION``, each at a ``t`` of its own.
+        """
 
     async def refresh(self, presented: Presented, counter: int, *, grace_us: int) -> Rotated | Reused | None:
         """Exchange ``counter``; None when there is no such open session.
@@ -119,6 +207,19 @@ class SessionStore(Protocol):
         """End sessions by ``scope`` and append the revocation; None, and nothing done, when it has ended before.
 
         An expired session can still be closed while access tokens of it may live.
+        """
+
+    async def settle(self, subject: str, grants: Grants, unsettled: Unsettled) -> Logout:
+        """Bring the sessions of ``subject`` to the account's version ``grants.version``; revoke every access token.
+
+        Sessions that are to end do; the others get ``grants``. One that was opened for this version or a later one is
+        left as it is. Repeatable.
+        """
+
+    async def is_live(self, presented: Presented, issued_us: int) -> bool:
+        """Whether an access token of this session and moment is good: the session not ended, the token not revoked.
+
+        It is the exact answer, from the store itself, and as good for a session that has expired.
         """
 
     async def list_open(self, subject: str, limit: int) -> list[OpenSession]:
@@ -155,8 +256,14 @@ class RevocationLog(Protocol):
     async def follow(self, grown: Callable[[], None]) -> None:
         """Call ``grown`` when another process may have appended; runs for ever."""
 
+    async def revoke_key(self, key_id: str) -> KeyRevoked:
+        """Append that this signing key is revoked, at a ``t`` of its own. Repeatable."""
+
     async def trim(self, limit: int) -> bool:
         """Forget up to ``limit`` dead entries and sessions; True when more are due."""
+
+    async def size(self) -> int:
+        """How many entries there are, dead ones that are not forgotten yet included."""
 
 
 class Outbox(RevocationLog, Protocol):
@@ -219,21 +326,49 @@ class Topic(Protocol):
         """Return when the engine answers."""
 
 
-class StoredKey(NamedTuple):
-    """A signing key at rest; ``sealed`` is its private part, encrypted."""
+class KeptRing(NamedTuple):
+    """The signing keys at rest, sealed as one. Version 0: there are none yet."""
 
-    id: str
-    algorithm: AlgorithmName
-    state: str
+    version: int
     sealed: bytes
 
 
 class KeyStore(Protocol):
-    async def all(self) -> list[StoredKey]:
-        """Every key, the newest last."""
+    async def load(self) -> KeptRing:
+        """The present ring; what was loaded once is never lost again."""
 
-    async def add_if_none_signs(self, key: StoredKey) -> None:
-        """Add ``key`` unless a signing key of its algorithm is there already: of several issuers, one wins."""
+    async def save(self, ring: KeptRing) -> bool:
+        """Write ``ring`` over the version before its own; False when another is there: of several writers one wins."""
 
     async def check(self) -> None:
         """Return when the engine answers."""
+
+
+KEEP_ATTEMPTS: Final = 3600
+"""Seconds after the last attempt until they are forgotten: at least as long as any delay."""
+
+
+class Tried(NamedTuple):
+    """Something for which passwords are tried; ``free`` attempts in a row cost no delay."""
+
+    key: str
+    """Those that are counted together begin with the same ``{…}``: it keeps them on one node of a cluster."""
+    free: int
+
+
+def delay_after(failures: int, free: int, max_delay: int) -> float:
+    """Seconds until the next attempt may begin: 0 while attempts are free, then 1, 2, 4 … up to ``max_delay``."""
+    return min(2.0 ** min(failures - free, 30), max_delay) if failures >= free else 0
+
+
+class AttemptStore(Protocol):
+    """Attempts at passwords, counted when they begin."""
+
+    async def begin(self, tried: Sequence[Tried], max_delay: int) -> float:
+        """Count an attempt for each and return 0; or, where a delay is not over, count none and return what is left."""
+
+    async def withdraw(self, tried: Sequence[Tried]) -> None:
+        """Take one attempt back, which came to nothing."""
+
+    async def succeed(self, tried: Sequence[Tried]) -> None:
+        """Forget the attempts: the last one was right."""

@@ -45,15 +45,15 @@ def new_secret() -> bytes:
 
 
 class RefreshTokens:
-    """Writes and reads refresh tokens under one derived key."""
+    """Writes refresh tokens under one derived key, and reads those of the other master secret too."""
 
     def __init__(self, master: MasterSecret) -> None:
-        self._key = master.derive("refresh-token")
+        self._keys = master.derive_all("refresh-token")
 
     def write(self, token: RefreshToken) -> str:
         session = token.session.encode("ascii")
         body = _HEAD.pack(token.counter, token.secret, len(session)) + session + token.subject.encode("ascii")
-        return _PREFIX + base64url_encode(body + self._mac(body))
+        return _PREFIX + base64url_encode(body + _mac(self._keys[0], body))
 
     def read(self, text: str) -> RefreshToken:
         """The parts of an authentic token. Raises ``RefreshTokenInvalid``."""
@@ -64,11 +64,12 @@ class RefreshTokens:
         except TokenMalformed:
             raise RefreshTokenInvalid("the refresh token is not one of ours") from None
         body, mac = data[:-_MAC_BYTES], data[-_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(body)):
+        if not any(hmac.compare_digest(mac, _mac(key, body)) for key in self._keys):
             raise RefreshTokenInvalid("the refresh token is not one of ours")
         counter, secret, session_length = _HEAD.unpack_from(body)
         names = body[_HEAD.size :].decode("ascii")
         return RefreshToken(names[session_length:], names[:session_length], counter, secret)
 
-    def _mac(self, body: bytes) -> bytes:
-        return hmac.digest(self._key, _PREFIX.encode("ascii") + body, "sha256")
+
+def _mac(key: bytes, body: bytes) -> bytes:
+    return hmac.digest(key, _PREFIX.encode("ascii") + body, "sha256")

@@ -19,7 +19,9 @@ from authix_issuer import errors
 from authix_issuer.answers import (
     NO_STORE,
     READ,
+    caller_of,
     cookie_of,
+    document_answer,
     issuer_of,
     json_answer,
     last_on_its_connection,
@@ -27,13 +29,11 @@ from authix_issuer.answers import (
     read_body,
     tokens_answer,
 )
-from authix_issuer.keys import Document
 from authix_issuer.ports import Scope
 
 logger = logging.getLogger("authix.issuer")
 
-KEYS_MAX_AGE = 300
-"""Seconds that a verifier may keep the key set before it asks again."""
+LOGOUT_SCOPES = {scope.value: scope for scope in (Scope.USER, Scope.SESSION, Scope.ALL)}
 
 routes = Blueprint("authix_issuer")
 
@@ -46,22 +46,25 @@ class Credentials(msgspec.Struct):
 @routes.post("/register")
 async def register(request: Request) -> HTTPResponse:
     credentials = read_body(request, Credentials)
-    user = await issuer_of(request).accounts.register(credentials.email, credentials.password)
+    issuer, caller = issuer_of(request), caller_of(request)
+    await issuer.throttle.registration(caller.address)
+    user = await issuer.accounts.register(credentials.email, credentials.password, caller)
     return json_answer({"id": user.id, "email": user.email}, 201)
 
 
 @routes.post("/login")
 async def login(request: Request) -> HTTPResponse:
     credentials = read_body(request, Credentials)
-    issuer = issuer_of(request)
-    user = await issuer.accounts.check(credentials.email, credentials.password)
-    return tokens_answer(request, await issuer.sessions.open(user))
+    issuer, caller = issuer_of(request), caller_of(request)
+    async with issuer.throttle.attempt(caller.address, credentials.email):
+        tokens = await issuer.logins.login(credentials.email, credentials.password, caller)
+    return tokens_answer(request, tokens)
 
 
 @routes.post("/access_token")
 async def access_token(request: Request) -> HTTPResponse:
     refresh_token = cookie_of(request).read(request)
-    return tokens_answer(request, await issuer_of(request).sessions.refresh(refresh_token))
+    return tokens_answer(request, await issuer_of(request).sessions.refresh(refresh_token, caller_of(request)))
 
 
 async def logout(request: Request) -> HTTPResponse:
@@ -69,18 +72,18 @@ async def logout(request: Request) -> HTTPResponse:
     scope, cookie, issuer = read_scope(request), cookie_of(request), issuer_of(request)
     refused: errors.IssuerError | None = None
     try:
-        await issuer.sessions.close(cookie.read(request), scope)
+        await issuer.sessions.close(cookie.read(request), scope, caller_of(request))
     except (errors.RefreshTokenMissing, errors.RefreshTokenInvalid) as error:
         refused = error
     if "authorization" in request.headers:
         try:
             token = bearer_token(request.headers.getall("authorization"))
-            claims = issuer.verifier.verify(token, now=await issuer.now(), monotonic=0)
+            claims = await issuer.own_tokens.signed(token)
         except TokenError:
             if refused is not None:
                 raise
         else:
-            await issuer.sessions.close_of(claims, scope)
+            await issuer.sessions.close_of(claims, scope, caller_of(request))
     elif refused is not None:
         raise refused
     answer = HTTPResponse(status=204, headers=NO_STORE)
@@ -149,9 +152,9 @@ def read_scope(request: Request) -> Scope:
     values = request.args.getlist("scope", [Scope.USER])
     try:
         (value,) = values
-        return Scope(value)
-    except ValueError:
-        detail = f"scope must be given once, as one of {', '.join(Scope)}"
+        return LOGOUT_SCOPES[value]
+    except (ValueError, KeyError):
+        detail = f"scope must be given once, as one of {', '.join(LOGOUT_SCOPES)}"
         raise errors.InputInvalid(errors.Reason("scope", "scope_unknown", detail)) from None
 
 
@@ -167,11 +170,3 @@ def check_feed_token(request: Request) -> None:
             raise errors.FeedForbidden("the revocation feed needs its bearer token (AUTHIX_FEED_TOKEN)")
     elif {"forwarded", "x-forwarded-for", "via"} & request.headers.keys():
         raise errors.FeedForbidden("behind a proxy the revocation feed needs AUTHIX_FEED_TOKEN")
-
-
-def document_answer(request: Request, document: Document) -> HTTPResponse:
-    headers = {"ETag": document.etag, "Cache-Control": f"public, max-age={KEYS_MAX_AGE}"}
-    wanted = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if document.etag in wanted or "*" in wanted:
-        return HTTPResponse(status=304, headers=headers)
-    return HTTPResponse(document.body, 200, headers, document.content_type)

@@ -50,7 +50,13 @@ class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field=
 
     v: Literal[1] = VERSION
     kid: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    at_us: Moment | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="since_us")
     until: Moment
+
+    @property
+    def since_us(self) -> int:
+        """Where it stands among the revocations; 0 where nobody said. Every token of the key is refused, however new."""
+        return 0 if self.at_us is msgspec.UNSET else self.at_us
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field="type", tag="heartbeat"):

@@ -1,4 +1,4 @@
-"""The command line: ``authix-sidecar serve``, ``policy lint`` and ``policy explain``.
+"""The command line: ``authix-sidecar serve``, ``health``, ``policy lint`` and ``policy explain``.
 
 Rule: a missing or wrong setting, or a policy file that can't be taken, ends with exit code 2 and one sentence for each
 problem. 1 is an answer: ``lint`` found something, ``explain`` says that the request is refused.
@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from authix import health
 from authix.errors import SettingsError
 from authix.settings import add_flags, from_flags
 from authix_sidecar import logs
@@ -45,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     serve_parser = commands.add_parser("serve", help="serve the proxy port and the auth port")
     add_flags(serve_parser, SidecarSettings)
     serve_parser.set_defaults(run=_serve)
+    health_parser = commands.add_parser("health", help="ask the sidecar that runs here; exit code 1 if it is not ready")
+    add_flags(health_parser, SidecarSettings)
+    health_parser.set_defaults(run=_health)
     policy = commands.add_parser("policy", help="look at a policy file").add_subparsers(dest="look", required=True)
     lint = policy.add_parser("lint", help="say what is wrong or odd in it")
     lint.set_defaults(run=_lint)
@@ -76,6 +80,11 @@ def _serve(options: argparse.Namespace) -> int:
         return serve_by_workers(settings)
     asyncio.run(serve(settings, logs.set_up(settings.log)))
     return 0
+
+
+def _health(options: argparse.Namespace) -> int:
+    settings = from_flags(SidecarSettings, options)
+    return health.report(settings.host, settings.auth_port, tls=settings.tls_auth_port)
 
 
 def _lint(options: argparse.Namespace) -> int:

@@ -15,13 +15,15 @@ from pathlib import Path
 import pytest
 
 from authix_issuer.adapters import sqlite_sessions, sqlite_users
-from authix_issuer.adapters.mongo import MongoKeys, MongoUsers, open_mongo
+from authix_issuer.adapters.mongo import MongoUsers, open_mongo
+from authix_issuer.adapters.mongo_keys import MongoKeys
 from authix_issuer.adapters.redis_pipeline import RedisEngine
 from authix_issuer.adapters.redis_sessions import RedisSessions
 from authix_issuer.adapters.sqlite import MEMORY, Database
+from authix_issuer.adapters.sqlite_keys import SqliteKeys
 from authix_issuer.adapters.sqlite_sessions import SqliteSessions
-from authix_issuer.adapters.sqlite_users import SqliteKeys, SqliteUsers
-from authix_issuer.ports import KeyStore, NewSession, Outbox, Presented, RevocationLog, SessionStore, UserStore
+from authix_issuer.adapters.sqlite_users import SqliteUsers
+from authix_issuer.ports import Grants, KeyStore, NewSession, Outbox, Presented, RevocationLog, SessionStore, UserStore
 
 SQLITE_MEMORY, SQLITE_FILE, REDIS, REDIS_CLUSTER, MONGODB = (
     "sqlite-memory",
@@ -144,8 +146,8 @@ def open_session(sessions: SessionStore) -> OpenSession:
     async def open_one(subject: str, *, life_us: int = 3_600_000_000) -> tuple[Presented, int]:
         shown = Presented(secrets.token_hex(16), subject, secrets.token_bytes(32))
         assert shown.secret_hash is not None
-        opened = NewSession(shown.session, subject, ("reader", "writer"), shown.secret_hash, life_us)
-        return shown, await sessions.open(opened)
+        opened = NewSession(shown.session, subject, Grants(("reader", "writer")), shown.secret_hash, life_us)
+        return shown, (await sessions.open(opened)).at_us
 
     return open_one
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from authix_issuer.ports import KeyStore, StoredKey
+from authix_issuer.ports import KeptRing, KeyStore
 
-FIRST = StoredKey("key-1", "ES256", "signing", bytes(range(256)))
-RIVAL = StoredKey("key-2", "ES256", "signing", b"another")
+FIRST = KeptRing(1, bytes(range(256)))
+NOTHING = KeptRing(0, b"")
 
 
 async def test_the_store_answers(keys: KeyStore) -> None:
@@ -15,30 +15,31 @@ async def test_the_store_answers(keys: KeyStore) -> None:
 
 
 async def test_a_new_store_has_no_keys(keys: KeyStore) -> None:
-    assert await keys.all() == []
+    assert await keys.load() == NOTHING
 
 
-async def test_a_key_is_kept_as_it_was_given(keys: KeyStore) -> None:
-    await keys.add_if_none_signs(FIRST)
-    assert await keys.all() == [FIRST]
+async def test_a_ring_is_kept_as_it_was_given(keys: KeyStore) -> None:
+    assert await keys.save(FIRST)
+    assert await keys.load() == FIRST
+    large = KeptRing(2, bytes(400_000))
+    assert await keys.save(large)
+    assert await keys.load() == large
 
 
-async def test_the_first_signing_key_of_an_algorithm_stays(keys: KeyStore) -> None:
-    await keys.add_if_none_signs(FIRST)
-    await keys.add_if_none_signs(RIVAL)
-    await keys.add_if_none_signs(FIRST)
-    assert await keys.all() == [FIRST]
+async def test_a_ring_replaces_the_version_before_it_and_no_other(keys: KeyStore) -> None:
+    assert not await keys.save(KeptRing(2, b"of nothing"))
+    assert await keys.load() == NOTHING
+    assert await keys.save(FIRST)
+    for version in (1, 3, 0, 99):
+        assert not await keys.save(KeptRing(version, b"late or early"))
+    assert await keys.load() == FIRST
+    assert await keys.save(KeptRing(2, b"second"))
+    assert await keys.load() == KeptRing(2, b"second")
 
 
-async def test_each_algorithm_has_a_signing_key_and_the_newest_is_last(keys: KeyStore) -> None:
-    others = [StoredKey("key-0", "EdDSA", "signing", b"sealed"), StoredKey("key-9", "RS256", "signing", b"sealed")]
-    for key in (FIRST, *others):
-        await keys.add_if_none_signs(key)
-    assert await keys.all() == [FIRST, *others]
-
-
-async def test_of_many_issuers_that_start_at_once_one_makes_the_key(keys: KeyStore) -> None:
-    rivals = [FIRST._replace(id=f"key-{n}", sealed=bytes([n])) for n in range(20)]
-    await asyncio.gather(*(keys.add_if_none_signs(key) for key in rivals))
-    (winner,) = await keys.all()
-    assert winner in rivals
+async def test_of_many_who_write_at_once_one_wins_each_time(keys: KeyStore) -> None:
+    for version in (1, 2, 3):
+        rivals = [KeptRing(version, bytes([number])) for number in range(20)]
+        won = await asyncio.gather(*(keys.save(ring) for ring in rivals))
+        assert won.count(True) == 1
+        assert await keys.load() == rivals[won.index(True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from authix_issuer.ports import Logout, Outbox, Presented, RevocationLog, Scope, SessionStore
+from authix_issuer.ports import Logout, Outbox, Presented, RevocationLog, Scope, SessionStore, concerns
 from tests.programs import eventually
 
 OpenSession = Callable[..., Awaitable[tuple[Presented, int]]]
@@ -29,7 +29,7 @@ async def test_every_revocation_waits_until_it_is_marked(
 ) -> None:
     logouts = [await log_out(sessions, open_session, subject) for subject in SUBJECTS]
     waiting = await outbox.unpublished(age=0, limit=100)
-    assert sorted(waiting, key=lambda logout: logout.sub) == logouts
+    assert sorted(waiting, key=concerns) == logouts
     await outbox.published(logouts[:5])
     assert moments(await outbox.unpublished(age=0, limit=100)) == moments(logouts[5:])
     await outbox.published(logouts)
@@ -54,7 +54,7 @@ async def test_a_theft_is_published_like_a_logout(
     await sessions.refresh(shown, 1, grace_us=0)
     await sessions.refresh(shown, 0, grace_us=0)
     (waiting,) = await outbox.unpublished(age=0, limit=100)
-    assert (waiting.sub, getattr(waiting, "sid", None)) == (shown.subject, shown.session)
+    assert (concerns(waiting), getattr(waiting, "sid", None)) == (shown.subject, shown.session)
 
 
 async def test_only_what_is_old_enough_is_taken_over(
@@ -135,3 +135,12 @@ async def test_a_logout_wakes_whoever_follows_the_log(
         await asyncio.to_thread(eventually, lambda: bool(heard), "the log's follower hears of a logout")
     following.cancel()
     assert (await asyncio.gather(following, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+
+
+async def test_a_revoked_key_waits_until_it_is_published_and_holds_the_watermark(outbox: Outbox) -> None:
+    revoked = await outbox.revoke_key("key-1")
+    assert await outbox.unpublished(age=0, limit=10) == [revoked]
+    assert (await outbox.watermark()).complete_until_us < revoked.since_us
+    await outbox.published([revoked])
+    assert await outbox.unpublished(age=0, limit=10) == []
+    assert (await outbox.watermark()).complete_until_us > revoked.since_us

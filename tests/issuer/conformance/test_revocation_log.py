@@ -7,7 +7,18 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from authix_issuer.ports import Entry, Logout, NewSession, Presented, RevocationLog, Scope, SessionStore
+from authix.events import keep_until
+from authix_issuer.ports import (
+    Entry,
+    Grants,
+    Logout,
+    NewSession,
+    Presented,
+    RevocationLog,
+    Scope,
+    SessionStore,
+    concerns,
+)
 
 OpenSession = Callable[..., Awaitable[tuple[Presented, int]]]
 
@@ -40,11 +51,12 @@ async def read_all(log: RevocationLog, limit: int, cursor: str | None = None) ->
 
 
 def of(subject: str, entries: list[Entry]) -> list[Logout]:
-    return [entry.revocation for entry in entries if entry.revocation.sub == subject]
+    return [entry.revocation for entry in entries if concerns(entry.revocation) == subject]
 
 
 async def test_a_new_log_is_empty(log: RevocationLog) -> None:
     assert await log.read(None, 10) == []
+    assert await log.size() == 0
 
 
 @pytest.mark.parametrize("limit", [1, 3, 1000])
@@ -53,9 +65,9 @@ async def test_every_entry_is_read_once_in_the_order_of_its_subject(
 ) -> None:
     written = [await log_out(subject) for subject in SUBJECTS * 4]
     entries = await read_all(log, limit)
-    assert len(entries) == len(written)
+    assert len(entries) == len(written) == await log.size()
     for subject in SUBJECTS:
-        assert of(subject, entries) == [logout for logout in written if logout.sub == subject]
+        assert of(subject, entries) == [logout for logout in written if concerns(logout) == subject]
 
 
 async def test_reading_resumes_after_any_entry(log: RevocationLog, log_out: LogOut) -> None:
@@ -74,7 +86,7 @@ async def test_a_reader_at_the_end_sees_what_is_appended_later(log: RevocationLo
     assert await log.read(cursor, 10) == []
     appended = [await log_out(subject) for subject in SUBJECTS]
     found = [entry.revocation for entry in await read_all(log, 1000, cursor)]
-    assert sorted(found, key=lambda r: r.sub) == sorted(appended, key=lambda r: r.sub)
+    assert sorted(found, key=concerns) == sorted(appended, key=concerns)
 
 
 @pytest.mark.parametrize("cursor", ["", ":", "nonsense", "0", "-1", "x:1", "1:x", "é:1", "\udcff", "9" * 400])
@@ -90,7 +102,7 @@ async def test_another_logs_cursor_reads_from_the_beginning(
         await log_out(subject)
     foreign = (await read_all(log, 1000))[-1].cursor
     assert await other_log.read(foreign, 10) == []
-    await other_sessions.open(NewSession("session", SUBJECTS[0], (), bytes(32), 3_600_000_000))
+    await other_sessions.open(NewSession("session", SUBJECTS[0], Grants(), bytes(32), 3_600_000_000))
     shown = Presented("session", SUBJECTS[0], bytes(32))
     logout = await other_sessions.close(shown, Scope.USER)
     assert [entry.revocation for entry in await other_log.read(foreign, 10)] == [logout]
@@ -131,3 +143,16 @@ async def test_trimming_keeps_what_is_alive(log: RevocationLog, log_out: LogOut,
     while await log.trim(1):
         pass
     assert {entry.revocation for entry in await read_all(log, 1000)} == set(written)
+
+
+async def test_a_revoked_key_stands_in_the_log_among_the_logouts(log: RevocationLog, log_out: LogOut) -> None:
+    logout = await log_out(SUBJECTS[0])
+    before = await log.tick()
+    revoked = await log.revoke_key("key-1")
+    again = await log.revoke_key("key-1")
+    assert (revoked.kid, revoked.until) == ("key-1", keep_until(revoked.since_us))
+    assert before.complete_until_us < revoked.since_us < again.since_us
+    found = [entry.revocation for entry in await read_all(log, 1000)]
+    assert len(found) == 3
+    assert set(found) == {logout, revoked, again}
+    assert [event for event in found if concerns(event) == "key-1"] == [revoked, again]

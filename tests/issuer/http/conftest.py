@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -41,6 +41,20 @@ def send_raw(shared_issuer: IssuerProgram) -> SendRaw:
     return send
 
 
+@pytest.fixture(scope="session")
+def listing_issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerProgram]:
+    """An issuer on https, as it believes, that lists the origins of two apps."""
+    issuer = IssuerProgram(
+        tmp_path_factory.mktemp("listing-issuer"),
+        AUTHIX_ISSUER="https://auth.example.com",
+        AUTHIX_ORIGINS="https://App.Example.com:443, http://localhost:5173",
+    )
+    try:
+        yield issuer.start().ready()
+    finally:
+        issuer.kill()
+
+
 @pytest.fixture
 def assert_problem() -> AssertProblem:
     """``assert_problem(answer, status, code)``: it is that problem document (RFC 9457); returns it."""
@@ -56,7 +70,7 @@ def assert_problem() -> AssertProblem:
         assert document["detail"]
         assert "Traceback" not in answer.text
         assert ("www-authenticate" in answer.headers) is (status == 401)
-        assert ("retry-after" in answer.headers) is (status == 503)
+        assert ("retry-after" in answer.headers) is (status in {429, 503})
         return document
 
     return check

@@ -20,8 +20,9 @@ from authix.verifier import Verifier
 from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.adapters import sqlite_users
 from authix_issuer.adapters.sqlite import Database
-from authix_issuer.adapters.sqlite_users import SqliteKeys
-from authix_issuer.keys import SigningKeys, open_keys
+from authix_issuer.adapters.sqlite_keys import SqliteKeys
+from authix_issuer.key_seal import KeySeal
+from authix_issuer.keys import SigningKeys, in_use
 from authix_issuer.master_secret import kept_in
 from tests.programs import DEADLINE, IssuerProgram, bearer, login, register
 
@@ -251,7 +252,7 @@ async def keys(shared_issuer: IssuerProgram) -> SigningKeys:
     """The issuer's own keys, read from its store."""
     data = shared_issuer.log.parent / "data"
     async with Database(str(data / "users.db"), sqlite_users.SCHEMA) as database:
-        return await open_keys(SqliteKeys(database), kept_in(data), "ES256")
+        return in_use(KeySeal(kept_in(data)).unseal(await SqliteKeys(database).load()).ring)
 
 
 def test_an_expired_access_token_is_refused(

@@ -26,7 +26,8 @@ def test_a_probe_says_yes(client: httpx.Client, path: str, status: str) -> None:
 def test_a_store_that_fails_is_told_by_readiness_answers_and_log(
     start_issuer: Callable[..., IssuerProgram], assert_problem: AssertProblem
 ) -> None:
-    issuer = start_issuer()
+    introspection_token = "introspection-token-of-at-least-32-characters"
+    issuer = start_issuer(AUTHIX_INTROSPECTION_TOKEN=introspection_token)
     with issuer.client() as client, closing(sqlite3.connect(issuer.log.parent / "data" / "sessions.db")) as store:
         register(client, "ann@example.com")
         token = login(client, "ann@example.com")
@@ -38,6 +39,9 @@ def test_a_store_that_fails_is_told_by_readiness_answers_and_log(
             client.post("/access_token"),
             client.post("/logout"),
             client.delete("/logout", headers=bearer(token)),
+            client.post("/introspect", data={"token": token}, headers=bearer(introspection_token)),
+            client.post("/revoke", data={"token": token}),
+            client.post("/revoke", data={"token": client.cookies["authix_refresh"]}),
             client.get("/revocations"),
             client.get("/revocations", headers={"Accept": "text/event-stream"}),
         ]

@@ -54,10 +54,10 @@ def uvicorn(app: str) -> Server:
     return Server("uvicorn", (path, "--port={port}", "--workers=2", "--timeout-graceful-shutdown=1"))
 
 
-def gunicorn(app: str) -> Server:
+def gunicorn(app: str, workers: int = 2) -> Server:
     path = f"tests.sdk.frameworks.services.{app}"
-    workers = ("--preload", "--workers=4", "--worker-class=gthread", "--threads=4", "--graceful-timeout=1")
-    return Server("gunicorn", (path, "--bind=127.0.0.1:{port}", *workers), workers=4, sockets=False)
+    how = ("--preload", f"--workers={workers}", "--worker-class=gthread", "--threads=4", "--graceful-timeout=1")
+    return Server("gunicorn", (path, "--bind=127.0.0.1:{port}", *how), workers=workers, sockets=False)
 
 
 SERVERS = {
@@ -65,7 +65,7 @@ SERVERS = {
     "fastapi": uvicorn("fastapi_service:app"),
     "sanic": Server("sanic_service.py", ("{port}", "2")),
     "aiohttp": Server("aiohttp_service.py", ("{port}", "2")),
-    "flask": gunicorn("flask_service:app"),
+    "flask": gunicorn("flask_service:app", workers=4),
     "django": gunicorn("django_service:app"),
     "django-async": uvicorn("django_async_service:app")._replace(sockets=False),
     "drf": gunicorn("drf_service:app"),

@@ -27,7 +27,7 @@ from authix.events import LOG_WINDOW, Heartbeat, encode_event
 from authix.kafka_connection import refusal
 from authix_issuer.errors import TopicUnavailable
 from authix_issuer.findings import Finding, Verdict, judge
-from authix_issuer.ports import Extent, Logout, Positions, Span
+from authix_issuer.ports import Extent, Logout, Positions, Span, concerns
 
 logger = logging.getLogger("authix.issuer.topic")
 
@@ -82,7 +82,10 @@ class KafkaTopic:
 
     async def publish(self, revocations: list[Logout]) -> Positions:
         async with self._sending() as producer:
-            records = [(self._partition_of(event.sub), event.sub, encode_event(event)) for event in revocations]
+            records = [
+                (self._partition_of(concerned), concerned, encode_event(event))
+                for concerned, event in ((concerns(event), event) for event in revocations)
+            ]
             return await self._append(producer, records)
 
     async def announce(self, heartbeat: Heartbeat) -> Positions:

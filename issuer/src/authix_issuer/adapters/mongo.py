@@ -1,4 +1,4 @@
-"""Users and signing keys in MongoDB, by motor.
+"""Users in MongoDB, by motor.
 
 Rule: an answer means that a majority has it in its journal; every call has a deadline; uniqueness is the index's
 business, never a look before a write. This file is the only one that knows motor.
@@ -6,11 +6,11 @@ business, never a look before a write. This file is the only one that knows moto
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import msgspec
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorDatabase
 from pymongo.errors import (
     AutoReconnect,
@@ -19,6 +19,7 @@ from pymongo.errors import (
     InvalidName,
     InvalidURI,
     NetworkTimeout,
+    OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
 )
@@ -28,7 +29,7 @@ from authix.errors import SettingsError
 from authix_issuer.adapters.unreachable import MONGODB, why
 from authix_issuer.errors import StoreUnavailable
 from authix_issuer.findings import Finding, Verdict, judge
-from authix_issuer.ports import StoredKey, User
+from authix_issuer.ports import AccountState, Replaced, Unsettled, User
 
 Documents = AsyncIOMotorDatabase[dict[str, Any]]
 
@@ -63,7 +64,6 @@ async def open_mongo(url: str) -> AsyncIterator[Documents]:
     try:
         try:
             await database.users.create_index("email_key", unique=True, name="one_account_an_email")
-            await database.signing_keys.create_index("slot", unique=True, name="one_key_a_slot")
             if not (await database.users.index_information())["one_account_an_email"].get("unique"):
                 raise SettingsError(
                     "AUTHIX_USERS_URL names a MongoDB whose index one_account_an_email is not unique: drop it, and the "
@@ -110,9 +110,8 @@ class MongoUsers:
         self._users = database.users
 
     async def add(self, user: User) -> bool:
-        document = {"_id": user.id, **user._asdict(), "roles": list(user.roles)}
-        del document["id"]
-        with _translated():
+        document = _document(user)
+        with translated():
             try:
                 try:
                     await self._users.insert_one(document)
@@ -127,59 +126,94 @@ class MongoUsers:
         return True
 
     async def by_email_key(self, email_key: str) -> User | None:
-        with _translated():
-            found = await self._users.find_one({"email_key": email_key})
-        if found is None:
-            return None
-        return User(
-            found["_id"], found["email"], found["email_key"], found["password_hash"], tuple(found.get("roles", ()))
-        )
+        return await self._one({"email_key": email_key})
+
+    async def by_id(self, user_id: str) -> User | None:
+        return await self._one({"_id": user_id})
+
+    async def replace(self, user: User) -> Replaced:
+        with translated():
+            try:
+                changed = await self._users.replace_one({"_id": user.id, "version": user.version - 1}, _document(user))
+            except OperationFailure:  # not every server says by its code that it was the unique index
+                rival = await self._users.find_one({"email_key": user.email_key, "_id": {"$ne": user.id}})
+                if rival is None:
+                    raise
+                return Replaced.EMAIL_TAKEN
+            if changed.matched_count:
+                return Replaced.DONE
+            # a repeat whose first answer was lost finds its own writing
+            same = await self._users.find_one({"_id": user.id, "version": user.version})
+        return Replaced.DONE if same is not None and _user(same) == user else Replaced.OUTDATED
 
     async def replace_password_hash(self, user_id: str, *, old: str, new: str) -> None:
-        with _translated():
+        with translated():
             await self._users.update_one({"_id": user_id, "password_hash": old}, {"$set": {"password_hash": new}})
 
-    async def check(self) -> None:
-        with _translated():
-            await self._database.command("ping")
+    async def settled(self, user: User) -> None:
+        present = {"_id": user.id, "version": user.version}
+        with translated():
+            if user.state is AccountState.DELETED:
+                await self._users.delete_one(present)
+            else:
+                await self._users.update_one(present, {"$unset": {"unsettled": ""}})
 
+    async def unsettled(self, limit: int) -> list[User]:
+        with translated():
+            found = await self._users.find({"unsettled.end": {"$exists": True}}).limit(limit).to_list(limit)
+        return [_user(document) for document in found]
 
-class MongoKeys:
-    """A ``KeyStore``. The unique ``slot`` is ``signing:ALGORITHM`` for the key that signs, its id for any other."""
+    async def page(self, after: str, limit: int) -> list[User]:
+        with translated():
+            found = await self._users.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit).to_list(limit)
+        return [_user(document) for document in found]
 
-    def __init__(self, database: Documents) -> None:
-        self._database = database
-        self._keys = database.signing_keys
-
-    async def all(self) -> list[StoredKey]:
-        with _translated():
-            documents = await self._keys.find().sort("added_us", 1).to_list(None)
-        return [
-            StoredKey(found["_id"], found["algorithm"], found["state"], bytes(found["sealed"])) for found in documents
-        ]
-
-    async def add_if_none_signs(self, key: StoredKey) -> None:
-        document = {
-            "_id": key.id,
-            "slot": f"signing:{key.algorithm}",
-            "algorithm": key.algorithm,
-            "state": key.state,
-            "sealed": key.sealed,
-            "added_us": time.time_ns() // 1000,
-        }
-        with _translated():
-            try:
-                await self._keys.insert_one(document)
-            except DuplicateKeyError:
-                return
+    async def count(self) -> int:
+        with translated():
+            return await self._users.estimated_document_count()
 
     async def check(self) -> None:
-        with _translated():
+        with translated():
             await self._database.command("ping")
+
+    async def _one(self, which: dict[str, str]) -> User | None:
+        with translated():
+            found = await self._users.find_one(which)
+        return None if found is None else _user(found)
+
+
+def _document(user: User) -> dict[str, Any]:
+    document: dict[str, Any] = {"_id": user.id, **user._asdict()}
+    del document["id"], document["unsettled"]
+    # as text: a name within it may be one that MongoDB takes for its own
+    document |= {
+        "roles": list(user.roles),
+        "claims": msgspec.json.encode(user.claims).decode(),
+        "state": user.state.value,
+    }
+    if user.unsettled is not None:
+        document["unsettled"] = user.unsettled._asdict()
+    return document
+
+
+def _user(found: dict[str, Any]) -> User:
+    unsettled = found.get("unsettled")
+    return User(
+        found["_id"],
+        found["email"],
+        found["email_key"],
+        found["password_hash"],
+        tuple(found.get("roles", ())),
+        msgspec.json.decode(found.get("claims", "{}"), type=dict[str, Any]),
+        AccountState(found.get("state", AccountState.ACTIVE)),
+        found.get("created_us", 0),
+        found.get("version", 0),
+        None if unsettled is None else Unsettled(**unsettled),
+    )
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:

@@ -18,10 +18,25 @@ from typing import Any
 import msgspec
 
 from authix.errors import TokenMalformed
-from authix.events import LOG_WINDOW, SessionRevoked, UserRevoked, keep_until
+from authix.events import LOG_WINDOW, KeyRevoked, SessionRevoked, UserRevoked, keep_until
 from authix.tokens import base64url_decode, base64url_encode
 from authix_issuer.adapters.redis_pipeline import RedisEngine, Script
-from authix_issuer.ports import Entry, Logout, NewSession, OpenSession, Presented, Reused, Rotated, Scope, Watermark
+from authix_issuer.ports import (
+    Device,
+    Entry,
+    Grants,
+    Logout,
+    NewSession,
+    Opened,
+    OpenSession,
+    Presented,
+    Reused,
+    Rotated,
+    Scope,
+    Unsettled,
+    Watermark,
+    concerns,
+)
 
 SHARDS = 16
 """Never to be changed: it decides where a user's sessions are."""
@@ -46,12 +61,27 @@ class RedisSessions:
         self._script = Script(files(__package__).joinpath("sessions.lua").read_text(encoding="utf-8"))
         self._log_id = ""
 
-    async def open(self, session: NewSession) -> int:
-        roles = msgspec.json.encode(session.roles)
-        answer = await self._on_session(
-            "open", session.subject, session.id, session.secret_hash, roles, session.life_us
+    async def open(self, session: NewSession, *, most: int = 0) -> Opened:
+        subject, grants = session.subject, session.grants
+        at_us, expires_us, ended = await self._on_session(
+            "open",
+            subject,
+            session.id,
+            session.secret_hash,
+            msgspec.json.encode(grants),
+            grants.version,
+            session.life_us,
+            session.idle_us,
+            *session.device,
+            most,
+            keep_until(0),
+            self._prefix(subject),
         )
-        return int(answer)
+        revocations = (
+            SessionRevoked(sub=subject, sid=session_id.decode("ascii"), since_us=since_us, until=keep_until(since_us))
+            for session_id, since_us in zip(ended[::2], ended[1::2], strict=True)
+        )
+        return Opened(at_us, expires_us, tuple(revocations))
 
     async def refresh(self, presented: Presented, counter: int, *, grace_us: int) -> Rotated | Reused | None:
         keep = keep_until(0)
@@ -59,8 +89,8 @@ class RedisSessions:
         secret_hash = presented.secret_hash or b""
         answer = await self._on_session("refresh", subject, session, secret_hash, counter, grace_us, keep)
         match answer:
-            case [b"rotated", at_us, current, roles, expires_us]:
-                return Rotated(at_us, current, msgspec.json.decode(roles, type=tuple[str, ...]), expires_us)
+            case [b"rotated", at_us, current, grants, expires_us]:
+                return Rotated(at_us, current, msgspec.json.decode(grants, type=Grants), expires_us)
             case [b"reused", at_us]:
                 until = keep_until(at_us)
                 return Reused(SessionRevoked(sub=subject, sid=session, since_us=at_us, until=until))
@@ -69,7 +99,7 @@ class RedisSessions:
     async def close(self, presented: Presented, scope: Scope) -> Logout | None:
         keep = keep_until(0)
         subject, session = presented.subject, presented.session
-        prefix = self._key(shard_of(subject), "session:")
+        prefix = self._prefix(subject)
         secret_hash = presented.secret_hash or b""
         at_us = await self._on_session("close", subject, session, secret_hash, scope, keep, prefix)
         if at_us is None:
@@ -79,12 +109,37 @@ class RedisSessions:
             return SessionRevoked(sub=subject, sid=session, since_us=at_us, until=until)
         return UserRevoked(sub=subject, since_us=at_us, until=until)
 
+    async def settle(self, subject: str, grants: Grants, unsettled: Unsettled) -> Logout:
+        written, ending = msgspec.json.encode(grants), "end" if unsettled.end else "keep"
+        at_us = await self._on_session(
+            "settle",
+            subject,
+            "",
+            self._prefix(subject),
+            written,
+            grants.version,
+            ending,
+            unsettled.keep,
+            keep_until(0),
+        )
+        return UserRevoked(sub=subject, since_us=at_us, until=keep_until(at_us))
+
+    async def is_live(self, presented: Presented, issued_us: int) -> bool:
+        secret_hash = presented.secret_hash or b""
+        live = await self._on_session("is_live", presented.subject, presented.session, secret_hash, issued_us)
+        return bool(live)
+
     async def list_open(self, subject: str, limit: int) -> list[OpenSession]:
-        prefix = self._key(shard_of(subject), "session:")
-        found = await self._on_session("list_open", subject, "", prefix, limit)
+        found = await self._on_session("list_open", subject, "", self._prefix(subject), limit)
         return [
-            OpenSession(session.decode("ascii"), int(opened_us), max(int(opened_us), int(rotated_us)), int(expires_us))
-            for session, opened_us, rotated_us, expires_us in found
+            OpenSession(
+                session.decode("ascii"),
+                int(opened_us),
+                max(int(opened_us), int(rotated_us)),
+                int(expires_us),
+                Device(agent.decode("utf-8", "replace"), address.decode("utf-8", "replace")),
+            )
+            for session, opened_us, rotated_us, expires_us, agent, address in found
         ]
 
     async def tick(self) -> Watermark:
@@ -118,9 +173,19 @@ class RedisSessions:
                 entries.append(Entry(self._cursor(positions), revocation))
         return entries
 
+    async def revoke_key(self, key_id: str) -> KeyRevoked:
+        at_us = await self._on_shard(shard_of(key_id), "revoke_key", key_id, keep_until(0))
+        return KeyRevoked(kid=key_id, at_us=at_us, until=keep_until(at_us))
+
     async def trim(self, limit: int) -> bool:  # noqa: ARG002 - Redis forgets by its own means, entry by entry
         await self._on_every_shard("watermark")
         return False
+
+    async def size(self) -> int:
+        sizes = await asyncio.gather(
+            *(self._engine.call("XLEN", self._key(shard, "log")) for shard in range(SHARDS))
+        )
+        return sum(map(int, sizes))
 
     async def unpublished(self, *, age: float, limit: int) -> list[Logout]:
         pages = await self._on_every_shard("unpublished", round(age * 1_000_000), limit)
@@ -129,7 +194,7 @@ class RedisSessions:
     async def published(self, revocations: Iterable[Logout]) -> None:
         by_shard: dict[int, list[int]] = {}
         for revocation in revocations:
-            by_shard.setdefault(shard_of(revocation.sub), []).append(revocation.since_us)
+            by_shard.setdefault(shard_of(concerns(revocation)), []).append(revocation.since_us)
         await asyncio.gather(
             *(
                 self._engine.call("ZREM", self._key(shard, "unpublished"), *moments)
@@ -158,24 +223,20 @@ class RedisSessions:
 
     async def _on_session(self, step: str, subject: str, session: str, *arguments: str | bytes | int) -> Any:
         shard = shard_of(subject)
-        names = ("clock", "log", "unpublished", f"subject:{subject}", f"session:{session}")
+        names = ("clock", "log", "unpublished", f"subject:{subject}", f"session:{session}", f"revoked:{subject}")
         keys = [self._key(shard, name) for name in names]
         return await self._engine.run(self._script, keys, step, _WINDOW_US, self._channel, subject, session, *arguments)
 
+    def _prefix(self, subject: str) -> str:
+        """Before the id of each session of ``subject``."""
+        return self._key(shard_of(subject), "session:")
+
     async def _on_every_shard(self, step: str, *arguments: int) -> list[Any]:
-        return await asyncio.gather(
-            *(
-                self._engine.run(
-                    self._script,
-                    [self._key(shard, name) for name in ("clock", "log", "unpublished")],
-                    step,
-                    _WINDOW_US,
-                    self._channel,
-                    *arguments,
-                )
-                for shard in range(SHARDS)
-            )
-        )
+        return await asyncio.gather(*(self._on_shard(shard, step, *arguments) for shard in range(SHARDS)))
+
+    async def _on_shard(self, shard: int, step: str, *arguments: str | int) -> Any:
+        keys = [self._key(shard, name) for name in ("clock", "log", "unpublished")]
+        return await self._engine.run(self._script, keys, step, _WINDOW_US, self._channel, *arguments)
 
     def _key(self, shard: int, name: str) -> str:
         return f"{{{self._namespace}:{shard}}}:{name}"
@@ -210,6 +271,8 @@ def _revocation(entry: Any) -> Logout:
     fields = dict(zip(flat[::2], flat[1::2], strict=True)) if isinstance(flat, list) else flat
     since_us, until = int(moment.partition(b"-")[0]), int(fields[b"until"])
     subject = fields[b"sub"].decode("ascii")
+    if fields[b"kind"] == b"key":
+        return KeyRevoked(kid=subject, at_us=since_us, until=until)
     if fields[b"kind"] == b"session":
         return SessionRevoked(sub=subject, sid=fields[b"sid"].decode("ascii"), since_us=since_us, until=until)
     return UserRevoked(sub=subject, since_us=since_us, until=until)

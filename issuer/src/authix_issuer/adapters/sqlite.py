@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -30,9 +30,9 @@ _Job = tuple[Step[Any], "Future[Any]"]
 
 
 class Database:
-    """One SQLite file, or ``:memory:``. ``schema`` makes what is missing."""
+    """One SQLite file, or ``:memory:``. ``schema`` is what each release has added; a file gets the steps it lacks."""
 
-    def __init__(self, path: str, schema: str) -> None:
+    def __init__(self, path: str, schema: Sequence[str]) -> None:
         self._path = path
         self._schema = schema
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -80,7 +80,7 @@ class Database:
         """Return when the file can be locked for writing. Raises ``StoreUnavailable``."""
         await self.write(lambda connection: connection.execute("SELECT 1").fetchone())
 
-    def _connect(self, schema: str = "") -> sqlite3.Connection:
+    def _connect(self, schema: Sequence[str] = ()) -> sqlite3.Connection:
         if self._path != MEMORY:
             path = Path(self._path)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,8 +89,9 @@ class Database:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(schema)
-        except sqlite3.Error:
+            if schema:
+                _bring_up_to_date(connection, schema)
+        except (sqlite3.Error, SettingsError):
             connection.close()
             raise
         return connection
@@ -98,7 +99,7 @@ class Database:
     def _write_for_ever(self, opened: Future[None]) -> None:
         try:
             connection = self._connect(self._schema)
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, SettingsError) as error:
             opened.set_exception(error)
             return
         opened.set_result(None)
@@ -119,6 +120,21 @@ class Database:
             if job is None and len(batch) < _MAX_BATCH:
                 self._jobs.put(None)
         return batch or None
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, schema: Sequence[str]) -> None:
+    """Take the steps that the file lacks; ``user_version`` counts those it has. All or none, whoever else opens it."""
+    connection.execute("BEGIN IMMEDIATE")
+    taken: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if taken > len(schema):
+        raise SettingsError(
+            "The database was written by a newer Authix: run that one, or restore a backup from before the upgrade."
+        )
+    for step in schema[taken:]:
+        for statement in step.split(";"):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(schema)}")
+    connection.execute("COMMIT")
 
 
 def _commit(connection: sqlite3.Connection, batch: list[_Job]) -> None:

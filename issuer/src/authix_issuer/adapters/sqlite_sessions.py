@@ -10,28 +10,34 @@ import asyncio
 import hmac
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from authix.errors import SourceError
-from authix.events import SessionRevoked, UserRevoked, decode_event, encode_event, keep_until
+from authix.events import LOG_WINDOW, KeyRevoked, SessionRevoked, UserRevoked, decode_event, encode_event, keep_until
 from authix_issuer.adapters.sqlite import Database
 from authix_issuer.errors import StoreUnavailable
 from authix_issuer.ports import (
     KEEP_EXPIRED_US,
+    Device,
     Entry,
+    Grants,
     Logout,
     NewSession,
+    Opened,
     OpenSession,
     Presented,
     Reused,
     Rotated,
     Scope,
+    Unsettled,
     Watermark,
 )
 
-SCHEMA = """
+SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS clock (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 1), last_us INTEGER NOT NULL, log_id TEXT NOT NULL
 );
@@ -56,8 +62,31 @@ CREATE TABLE IF NOT EXISTS revocations (
 );
 CREATE TABLE IF NOT EXISTS trail (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), written BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS revocations_unpublished ON revocations (since_us) WHERE published = 0;
-CREATE INDEX IF NOT EXISTS revocations_by_until ON revocations (until);
-"""
+CREATE INDEX IF NOT EXISTS revocations_by_until ON revocations (until)
+""",
+    """
+DROP TABLE sessions;
+CREATE TABLE sessions (
+    id TEXT PRIMARY KEY,
+    subject TEXT NOT NULL,
+    grants TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    secret_hash BLOB NOT NULL,
+    counter INTEGER NOT NULL,
+    opened_us INTEGER NOT NULL,
+    rotated_us INTEGER NOT NULL,
+    expires_us INTEGER NOT NULL,
+    last_us INTEGER NOT NULL,
+    idle_us INTEGER NOT NULL,
+    agent TEXT NOT NULL,
+    address TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX sessions_of_subject ON sessions (subject);
+CREATE INDEX sessions_by_expiry ON sessions (expires_us);
+CREATE TABLE revoked_users (subject TEXT PRIMARY KEY, since_us INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX revoked_users_by_moment ON revoked_users (since_us)
+""",
+)
 
 
 def wall_clock_us() -> int:
@@ -71,13 +100,16 @@ class SqliteSessions:
         self._database = database
         self._now_us = now_us
 
-    async def open(self, session: NewSession) -> int:
-        def step(connection: sqlite3.Connection) -> int:
+    async def open(self, session: NewSession, *, most: int = 0) -> Opened:
+        def step(connection: sqlite3.Connection) -> Opened:
             at_us = self._tick(connection)
-            roles = msgspec.json.encode(session.roles).decode()
-            row = (session.id, session.subject, roles, session.secret_hash, 0, at_us, 0, at_us + session.life_us)
-            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            return at_us
+            last_us = at_us + session.life_us
+            expires_us = _expiry(at_us, last_us, session.idle_us)
+            grants = msgspec.json.encode(session.grants).decode()
+            head = (session.id, session.subject, grants, session.grants.version, session.secret_hash, 0, at_us, 0)
+            row = (*head, expires_us, last_us, session.idle_us, *session.device)
+            connection.execute("INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            return Opened(at_us, expires_us, tuple(self._make_room(connection, session.subject, at_us, most)))
 
         return await self._database.write(step)
 
@@ -85,16 +117,17 @@ class SqliteSessions:
         def step(connection: sqlite3.Connection) -> Rotated | Reused | None:
             at_us = self._tick(connection)
             row = self._find(connection, presented)
-            if row is None or row[3] <= at_us:
+            if row is None or row.expires_us <= at_us:
                 return None
-            roles, current, rotated_us, expires_us = row
+            current, expires_us = row.counter, row.expires_us
             if counter == current:
                 current += 1
-                sql = "UPDATE sessions SET counter = ?, rotated_us = ? WHERE id = ?"
-                connection.execute(sql, (current, at_us, presented.session))
-            elif counter != current - 1 or at_us - rotated_us > grace_us:
+                expires_us = _expiry(at_us, row.last_us, row.idle_us)
+                sql = "UPDATE sessions SET counter = ?, rotated_us = ?, expires_us = ? WHERE id = ?"
+                connection.execute(sql, (current, at_us, expires_us, presented.session))
+            elif counter != current - 1 or at_us - row.rotated_us > grace_us:
                 return Reused(self._end(connection, presented, Scope.SESSION, at_us))
-            return Rotated(at_us, current, msgspec.json.decode(roles, type=tuple[str, ...]), expires_us)
+            return Rotated(at_us, current, msgspec.json.decode(row.grants, type=Grants), expires_us)
 
         return await self._database.write(step)
 
@@ -110,11 +143,36 @@ class SqliteSessions:
     async def list_open(self, subject: str, limit: int) -> list[OpenSession]:
         def step(connection: sqlite3.Connection) -> list[OpenSession]:
             sql = """
-                SELECT id, opened_us, max(opened_us, rotated_us), expires_us FROM sessions
+                SELECT id, opened_us, max(opened_us, rotated_us), expires_us, agent, address FROM sessions
                 WHERE subject = ? AND expires_us > max(?, (SELECT last_us FROM clock))
                 ORDER BY expires_us DESC LIMIT ?
             """
-            return [OpenSession(*row) for row in connection.execute(sql, (subject, self._now_us(), limit))]
+            rows = connection.execute(sql, (subject, self._now_us(), limit))
+            return [
+                OpenSession(session, opened_us, used_us, expires_us, Device(agent, address))
+                for session, opened_us, used_us, expires_us, agent, address in rows
+            ]
+
+        return await self._database.read(step)
+
+    async def settle(self, subject: str, grants: Grants, unsettled: Unsettled) -> Logout:
+        def step(connection: sqlite3.Connection) -> Logout:
+            at_us = self._tick(connection)
+            if unsettled.end:
+                sql = "DELETE FROM sessions WHERE subject = ? AND id <> ? AND version < ?"
+                connection.execute(sql, (subject, unsettled.keep, grants.version))
+            sql = "UPDATE sessions SET grants = ?, version = ? WHERE subject = ? AND version < ?"
+            written = msgspec.json.encode(grants).decode()
+            connection.execute(sql, (written, grants.version, subject, grants.version))
+            return self._append(connection, UserRevoked(sub=subject, since_us=at_us, until=keep_until(at_us)))
+
+        return await self._database.write(step)
+
+    async def is_live(self, presented: Presented, issued_us: int) -> bool:
+        def step(connection: sqlite3.Connection) -> bool:
+            sql = "SELECT since_us FROM revoked_users WHERE subject = ?"
+            revoked = connection.execute(sql, (presented.subject,)).fetchone()
+            return self._find(connection, presented) is not None and (revoked is None or issued_us > revoked[0])
 
         return await self._database.read(step)
 
@@ -172,16 +230,34 @@ class SqliteSessions:
 
         return await self._database.read(step)
 
+    async def revoke_key(self, key_id: str) -> KeyRevoked:
+        def step(connection: sqlite3.Connection) -> KeyRevoked:
+            at_us = self._tick(connection)
+            revocation = KeyRevoked(kid=key_id, at_us=at_us, until=keep_until(at_us))
+            self._append(connection, revocation)
+            return revocation
+
+        return await self._database.write(step)
+
     async def trim(self, limit: int) -> bool:
         def step(connection: sqlite3.Connection) -> bool:
             now_us = self._now_us()
             dead = "DELETE FROM revocations WHERE rowid IN (SELECT rowid FROM revocations WHERE until < ? LIMIT ?)"
             revocations = connection.execute(dead, (now_us // 1_000_000, limit)).rowcount
+            some = "SELECT subject FROM revoked_users WHERE since_us < ? LIMIT ?"
+            dead = f"DELETE FROM revoked_users WHERE subject IN ({some})"  # noqa: S608 - two constants
+            users = connection.execute(dead, (now_us - LOG_WINDOW * 1_000_000, limit)).rowcount
             dead = "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_us < ? LIMIT ?)"
             sessions = connection.execute(dead, (now_us - KEEP_EXPIRED_US, limit)).rowcount
-            return limit in {revocations, sessions}
+            return limit in {revocations, users, sessions}
 
         return await self._database.write(step)
+
+    async def size(self) -> int:
+        def step(connection: sqlite3.Connection) -> int:
+            return int(connection.execute("SELECT count(*) FROM revocations").fetchone()[0])
+
+        return await self._database.read(step)
 
     async def check(self) -> None:
         await self.tick()
@@ -191,30 +267,67 @@ class SqliteSessions:
         at_us: int = connection.execute(sql, (self._now_us(),)).fetchone()[0]
         return at_us
 
-    def _find(self, connection: sqlite3.Connection, presented: Presented) -> tuple[str, int, int, int] | None:
-        """Roles, counter, last rotation and expiry of the session that is presented, unless it has ended."""
-        sql = "SELECT roles, counter, rotated_us, expires_us, subject, secret_hash FROM sessions WHERE id = ?"
-        row = connection.execute(sql, (presented.session,)).fetchone()
-        if row is None or row[4] != presented.subject:
+    def _find(self, connection: sqlite3.Connection, presented: Presented) -> _Row | None:
+        """The session that is presented, unless it has ended."""
+        sql = """
+            SELECT grants, counter, rotated_us, expires_us, last_us, idle_us, subject, secret_hash
+            FROM sessions WHERE id = ?
+        """
+        found = connection.execute(sql, (presented.session,)).fetchone()
+        if found is None:
             return None
-        if presented.secret_hash is not None and not hmac.compare_digest(row[5], presented.secret_hash):
+        row = _Row(*found)
+        if row.subject != presented.subject:
             return None
-        return row[0], row[1], row[2], row[3]
+        if presented.secret_hash is not None and not hmac.compare_digest(row.secret_hash, presented.secret_hash):
+            return None
+        return row
+
+    def _make_room(self, connection: sqlite3.Connection, subject: str, at_us: int, most: int) -> Iterator[Logout]:
+        """End the oldest sessions beyond ``most``, each at a moment of its own."""
+        if most:
+            sql = (
+                "SELECT id FROM sessions WHERE subject = ? AND expires_us > ? ORDER BY opened_us DESC LIMIT -1 OFFSET ?"
+            )
+            for (session,) in connection.execute(sql, (subject, at_us, most)).fetchall():
+                presented = Presented(session, subject, None)
+                yield self._end(connection, presented, Scope.SESSION, self._tick(connection))
 
     def _end(self, connection: sqlite3.Connection, presented: Presented, scope: Scope, at_us: int) -> Logout:
-        until = keep_until(at_us)
-        revocation: Logout
+        subject, session, until = presented.subject, presented.session, keep_until(at_us)
+        match scope:
+            case Scope.ALL:
+                connection.execute("DELETE FROM sessions WHERE subject = ?", (subject,))
+            case Scope.OTHERS:
+                connection.execute("DELETE FROM sessions WHERE subject = ? AND id <> ?", (subject, session))
+            case Scope.USER | Scope.SESSION:
+                connection.execute("DELETE FROM sessions WHERE id = ?", (session,))
         if scope is Scope.SESSION:
-            revocation = SessionRevoked(sub=presented.subject, sid=presented.session, since_us=at_us, until=until)
-        else:
-            revocation = UserRevoked(sub=presented.subject, since_us=at_us, until=until)
-        if scope is Scope.ALL:
-            connection.execute("DELETE FROM sessions WHERE subject = ?", (presented.subject,))
-        else:
-            connection.execute("DELETE FROM sessions WHERE id = ?", (presented.session,))
+            return self._append(connection, SessionRevoked(sub=subject, sid=session, since_us=at_us, until=until))
+        return self._append(connection, UserRevoked(sub=subject, since_us=at_us, until=until))
+
+    def _append(self, connection: sqlite3.Connection, revocation: Logout) -> Logout:
         sql = "INSERT INTO revocations (since_us, event, until) VALUES (?, ?, ?)"
-        connection.execute(sql, (at_us, encode_event(revocation), until))
+        connection.execute(sql, (revocation.since_us, encode_event(revocation), revocation.until))
+        if isinstance(revocation, UserRevoked):
+            sql = "INSERT OR REPLACE INTO revoked_users VALUES (?, ?)"
+            connection.execute(sql, (revocation.sub, revocation.since_us))
         return revocation
+
+
+class _Row(NamedTuple):
+    grants: str
+    counter: int
+    rotated_us: int
+    expires_us: int
+    last_us: int
+    idle_us: int
+    subject: str
+    secret_hash: bytes
+
+
+def _expiry(at_us: int, last_us: int, idle_us: int) -> int:
+    return min(last_us, at_us + idle_us) if idle_us else last_us
 
 
 def _position(cursor: str | None, log_id: str, last_us: int) -> int:

@@ -1,0 +1,47 @@
+"""Clients that take their time.
+
+Rule: a request must be there as a whole within the request time-out, counted from its first byte. Sanic counts from the
+last byte, so a client that sends one now and then would hold its connection as long as it likes; and while a body comes
+in it waits as long as for an answer. A request that is not there in time is answered 408 where an answer is possible.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from sanic.exceptions import RequestTimeout
+from sanic.http import Http, Stage
+from sanic.server.protocols.http_protocol import HttpProtocol
+
+_FAREWELL = 1.0
+"""Seconds for the refusal to be written."""
+
+
+class PromptHttpProtocol(HttpProtocol):
+    """Sanic's protocol, with the rule above. ``_time`` is the moment from which Sanic counts."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        began, http = self._time, self.http
+        super().data_received(data)
+        if isinstance(http, Http) and (http.stage is not Stage.IDLE or _is_reading_body(http)):
+            self._time = began
+
+    def check_timeouts(self) -> None:
+        http = self.http
+        if (
+            isinstance(http, Http)
+            and self._task is not None
+            and _is_reading_body(http)
+            and monotonic() - self._time > self.request_timeout
+        ):
+            http.exception = RequestTimeout("the request was not complete in time")
+            self._task.cancel()
+            self.loop.call_later(_FAREWELL, self.close)  # Sanic would read on to the end of the body
+            return
+        super().check_timeouts()  # type: ignore[no-untyped-call]  # Sanic has no type for it
+
+
+def _is_reading_body(http: Http) -> bool:
+    return bool(getattr(http, "request_body", None))  # not there before the first request

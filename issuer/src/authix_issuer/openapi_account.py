@@ -1,0 +1,124 @@
+"""The OpenAPI description of ``account_routes``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from authix_issuer.openapi_parts import (
+    ACCESS_TOKEN,
+    BOOLEAN,
+    JSON_TYPE,
+    MOMENT,
+    REFUSED_BODY,
+    REFUSED_TOKEN,
+    TEXT,
+    UNAVAILABLE,
+    content,
+    object_of,
+    problem,
+    ref,
+)
+
+_EMAIL, _PASSWORD = TEXT | {"format": "email"}, TEXT | {"format": "password"}
+_DONE = {"204": {"description": "Done, and durable. Access tokens of before are refused: get a new one."}}
+_WRONG_PASSWORD = {"403": problem("The password is wrong (`password_wrong`).")}
+_BUSY = {"409": problem("The account is being changed by others; try again (`account_busy`).")}
+_GONE = {"404": problem("The account is gone (`account_unknown`).")}
+_ACCOUNT = {"200": {"description": "The account.", "content": content(JSON_TYPE, ref("OwnAccount"))}}
+
+
+def _call(name: str, summary: str, *answers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for answer in (*answers, REFUSED_TOKEN, UNAVAILABLE):
+        responses = answer | responses
+    return {"operationId": name, "summary": summary, "security": ACCESS_TOKEN, "responses": responses, **more}
+
+
+def _body(**fields: Any) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": content(JSON_TYPE, object_of(fields))}}
+
+
+PATHS: dict[str, Any] = {
+    "/sessions": {
+        "get": _call(
+            "sessions",
+            "Your open sessions, the one opened last first",
+            {
+                "200": {
+                    "description": "The sessions.",
+                    "content": content(JSON_TYPE, object_of({"sessions": {"type": "array", "items": ref("Session")}})),
+                }
+            },
+        ),
+        "delete": _call("end_other_sessions", "End all your other sessions, and revoke every access token", _DONE),
+    },
+    "/sessions/{session}": {
+        "delete": _call(
+            "end_session",
+            "End one of your sessions, and revoke its access tokens",
+            {"204": {"description": "Ended, and durable."}},
+            {"404": problem("You have no such open session (`session_unknown`).")},
+            parameters=[{"name": "session", "in": "path", "required": True, "schema": TEXT}],
+        )
+    },
+    "/account": {"get": _call("account", "Your account", _ACCOUNT, _GONE)},
+    "/account/password": {
+        "post": _call(
+            "change_password",
+            "Change your password; your other sessions end",
+            _DONE,
+            _WRONG_PASSWORD,
+            _GONE,
+            _BUSY,
+            REFUSED_BODY,
+            **_body(current_password=_PASSWORD, new_password=_PASSWORD),
+        )
+    },
+    "/account/email": {
+        "post": _call(
+            "change_email",
+            "Change your email",
+            _ACCOUNT,
+            _WRONG_PASSWORD,
+            _GONE,
+            {"409": problem("The email is taken (`email_taken`), or others change the account (`account_busy`).")},
+            REFUSED_BODY,
+            **_body(password=_PASSWORD, email=_EMAIL),
+        )
+    },
+    "/account/delete": {
+        "post": _call(
+            "delete_account",
+            "Delete your account; all its sessions end",
+            {"204": {"description": "Gone, and durable; the cookie is cleared."}},
+            _WRONG_PASSWORD,
+            _GONE,
+            _BUSY,
+            REFUSED_BODY,
+            **_body(password=_PASSWORD),
+        )
+    },
+}
+
+SCHEMAS: dict[str, Any] = {
+    "Session": object_of(
+        {
+            "id": TEXT,
+            "created": MOMENT,
+            "last_used": MOMENT,
+            "expires": MOMENT,
+            "user_agent": TEXT,
+            "address": TEXT,
+        },
+        current=BOOLEAN,
+    ),
+    "OwnAccount": object_of(
+        {
+            "id": TEXT,
+            "email": TEXT,
+            "roles": {"type": "array", "items": TEXT},
+            "claims": {"type": "object"},
+            "created": MOMENT | {"nullable": True},
+        }
+    ),
+}
