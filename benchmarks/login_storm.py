@@ -1,7 +1,8 @@
 """While 64 clients log in flat out, does all else answer? Goal: /public_key, /access_token, /livez p99 under 100 ms.
 
 Prints, in one run: the three when idle and in the storm, and what became of the logins. Without limits by address or
-account the storm is the worst there is: each login that fits into the queue is hashed.
+account the storm is the worst there is: each login that fits into the queue is hashed. The storm is a process of its
+own, which gives way: its work would be other machines', and beside the probe it would be measured with it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import http.client
+import os
 import tempfile
-import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import httpx
@@ -45,14 +47,14 @@ def probe(port: int, cookie: str, seconds: float) -> dict[str, list[float]]:
     return times
 
 
-async def storm(url: str, clients: int, stop: threading.Event) -> tuple[Counter[int], float]:
+async def storm(url: str, clients: int, seconds: float) -> tuple[Counter[int], float]:
     """How many logins were answered with which status, and the longest wait for an answer in seconds."""
     statuses: Counter[int] = Counter()
-    longest = 0.0
+    longest, end = 0.0, time.perf_counter() + seconds
 
     async def log_in_for_ever(client: httpx.AsyncClient, n: int) -> None:
         nonlocal longest
-        while not stop.is_set():
+        while time.perf_counter() < end:
             began = time.perf_counter()
             answer = await client.post(f"{url}/login", json={"email": f"user-{n}@example.com", "password": PASSWORD})
             longest = max(longest, time.perf_counter() - began)
@@ -63,6 +65,10 @@ async def storm(url: str, clients: int, stop: threading.Event) -> tuple[Counter[
     async with httpx.AsyncClient(trust_env=False, timeout=30, limits=httpx.Limits(max_connections=clients)) as client:
         await asyncio.gather(*(log_in_for_ever(client, n) for n in range(clients)))
     return statuses, longest
+
+
+def run_storm(url: str, clients: int, seconds: float) -> tuple[Counter[int], float]:
+    return asyncio.run(storm(url, clients, seconds))
 
 
 def main() -> None:
@@ -89,14 +95,10 @@ def main() -> None:
                 second = "=".join(next(iter(client.cookies.items())))
             for path, times in probe(issuer.port, cookie, options.seconds / 2).items():
                 print(f"  {path:14} idle   {spread(times)}")
-            stop = threading.Event()
-            with ThreadPoolExecutor(1) as pool:
-                storming = pool.submit(asyncio.run, storm(issuer.url, options.clients, stop))
-                time.sleep(0.5)
-                try:
-                    stormy = probe(issuer.port, second, options.seconds)
-                finally:
-                    stop.set()
+            with ProcessPoolExecutor(1, get_context("spawn"), os.nice, (10,)) as pool:
+                storming = pool.submit(run_storm, issuer.url, options.clients, options.seconds + 2)
+                time.sleep(1.5)  # until it rages
+                stormy = probe(issuer.port, second, options.seconds)
                 statuses, longest = storming.result()
             for path, times in stormy.items():
                 print(f"  {path:14} storm  {spread(times)}   (goal: p99 < 100 ms)")

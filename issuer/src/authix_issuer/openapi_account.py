@@ -12,6 +12,7 @@ from authix_issuer.openapi_parts import (
     REFUSED_BODY,
     REFUSED_TOKEN,
     TEXT,
+    TOO_MANY,
     UNAVAILABLE,
     content,
     object_of,
@@ -70,6 +71,7 @@ PATHS: dict[str, Any] = {
             _WRONG_PASSWORD,
             _GONE,
             _BUSY,
+            TOO_MANY,
             REFUSED_BODY,
             **_body(current_password=_PASSWORD, new_password=_PASSWORD),
         )
@@ -82,6 +84,7 @@ PATHS: dict[str, Any] = {
             _WRONG_PASSWORD,
             _GONE,
             {"409": problem("The email is taken (`email_taken`), or others change the account (`account_busy`).")},
+            TOO_MANY,
             REFUSED_BODY,
             **_body(password=_PASSWORD, email=_EMAIL),
         )
@@ -94,6 +97,7 @@ PATHS: dict[str, Any] = {
             _WRONG_PASSWORD,
             _GONE,
             _BUSY,
+            TOO_MANY,
             REFUSED_BODY,
             **_body(password=_PASSWORD),
         )

@@ -55,7 +55,7 @@ class KeyRevoked(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag_field=
 
     @property
     def since_us(self) -> int:
-        """Where it stands among the revocations; 0 where nobody said. Every token of the key is refused, however new."""
+        """Where it stands among the revocations; 0 where nobody said. Every token of the key is refused."""
         return 0 if self.at_us is msgspec.UNSET else self.at_us
 
 

@@ -182,9 +182,7 @@ class RedisSessions:
         return False
 
     async def size(self) -> int:
-        sizes = await asyncio.gather(
-            *(self._engine.call("XLEN", self._key(shard, "log")) for shard in range(SHARDS))
-        )
+        sizes = await asyncio.gather(*(self._engine.call("XLEN", self._key(shard, "log")) for shard in range(SHARDS)))
         return sum(map(int, sizes))
 
     async def unpublished(self, *, age: float, limit: int) -> list[Logout]:
