@@ -43,8 +43,7 @@ class Feed:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        while page := await self._log.read(self._cursor, PAGE):
-            self._cursor = page[-1].cursor
+        self._cursor = await self._log.end()
         jobs = (self._pass_on(), self._log.follow(self.wake), self._trim())
         self._tasks = [asyncio.create_task(job) for job in jobs]
         return self

@@ -253,6 +253,9 @@ class RevocationLog(Protocol):
     async def read(self, after: str | None, limit: int) -> list[Entry]:
         """Up to ``limit`` entries after the cursor; from the beginning for None or a cursor of another log."""
 
+    async def end(self) -> str:
+        """The cursor after all that is in the log now, however long it is."""
+
     async def follow(self, grown: Callable[[], None]) -> None:
         """Call ``grown`` when another process may have appended; runs for ever."""
 

@@ -156,3 +156,14 @@ async def test_a_revoked_key_stands_in_the_log_among_the_logouts(log: Revocation
     assert len(found) == 3
     assert set(found) == {logout, revoked, again}
     assert [event for event in found if concerns(event) == "key-1"] == [revoked, again]
+
+
+async def test_a_reader_that_begins_at_the_end_sees_only_what_is_appended_later(
+    log: RevocationLog, log_out: LogOut
+) -> None:
+    at_the_start = await log.end()
+    early = [await log_out(subject) for subject in SUBJECTS]
+    end = await log.end()
+    late = [await log_out(subject) for subject in SUBJECTS]
+    assert {found.revocation for found in await read_all(log, 100, end)} == set(late)
+    assert {found.revocation for found in await read_all(log, 100, at_the_start)} == {*early, *late}

@@ -177,6 +177,11 @@ class RedisSessions:
         at_us = await self._on_shard(shard_of(key_id), "revoke_key", key_id, keep_until(0))
         return KeyRevoked(kid=key_id, at_us=at_us, until=keep_until(at_us))
 
+    async def end(self) -> str:
+        await self._know_log()
+        clocks = await asyncio.gather(*(self._engine.call("GET", self._key(shard, "clock")) for shard in range(SHARDS)))
+        return self._cursor([int(clock or 0) for clock in clocks])
+
     async def trim(self, limit: int) -> bool:  # noqa: ARG002 - Redis forgets by its own means, entry by entry
         await self._on_every_shard("watermark")
         return False

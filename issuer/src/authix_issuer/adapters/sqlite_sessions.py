@@ -239,6 +239,13 @@ class SqliteSessions:
 
         return await self._database.write(step)
 
+    async def end(self) -> str:
+        def step(connection: sqlite3.Connection) -> str:
+            log_id, last_us = connection.execute("SELECT log_id, last_us FROM clock").fetchone()
+            return f"{log_id}:{last_us}"
+
+        return await self._database.read(step)
+
     async def trim(self, limit: int) -> bool:
         def step(connection: sqlite3.Connection) -> bool:
             now_us = self._now_us()
