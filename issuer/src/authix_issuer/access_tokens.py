@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
-import jwt
+import msgspec
 
+from authix.keys import AlgorithmName, sign
+from authix.tokens import base64url_encode
 from authix_issuer.keys import Signer
+
+_encoder = msgspec.json.Encoder()
 
 
 class AccessTokens:
@@ -42,4 +47,13 @@ class AccessTokens:
             "roles": list(roles),
         }
         key = self._keys.signing
-        return jwt.encode(payload, key.private_key, key.algorithm, {"kid": key.id, "typ": "at+jwt"})
+        signing_input = _header(key.algorithm, key.id) + base64url_encode(_encoder.encode(payload)).encode("ascii")
+        signature = sign(key.algorithm, key.private_key, signing_input)
+        return f"{signing_input.decode('ascii')}.{base64url_encode(signature)}"
+
+
+@lru_cache(maxsize=16)
+def _header(algorithm: AlgorithmName, key_id: str) -> bytes:
+    """A token's first segment and the dot behind it: the same for every token of a key."""
+    header = _encoder.encode({"alg": algorithm, "kid": key_id, "typ": "at+jwt"})
+    return base64url_encode(header).encode("ascii") + b"."

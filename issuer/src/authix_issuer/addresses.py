@@ -82,6 +82,7 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((address, _PREFIX), strict=False))
 
 
+@lru_cache(maxsize=4096)
 def address_of(text: str) -> str | None:
     """The address in ``text``, in one spelling and without a port; None where there is none."""
     if len(text) > _LONGEST or "%" in text:  # a zone means something on its own machine only

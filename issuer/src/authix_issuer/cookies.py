@@ -14,8 +14,9 @@ from authix_issuer.errors import RefreshTokenInvalid, RefreshTokenMissing
 
 class RefreshCookie:
     def __init__(self, profile: str) -> None:
-        self._secure = profile == "secure"
-        self.name = "__Host-authix_refresh" if self._secure else "authix_refresh"
+        secure = profile == "secure"
+        self.name = "__Host-authix_refresh" if secure else "authix_refresh"
+        self._attributes = f"Path=/; {'Secure; ' * secure}HttpOnly; SameSite=Strict"
 
     def read(self, request: Request) -> str:
         """The refresh token. Raises ``RefreshTokenMissing``, or ``RefreshTokenInvalid`` when there are several."""
@@ -28,10 +29,8 @@ class RefreshCookie:
         return found[0]
 
     def write(self, response: HTTPResponse, token: str, life: int) -> None:
-        """Set the cookie for ``life`` seconds; 0 clears it."""
-        response.add_cookie(
-            self.name, token, path="/", secure=self._secure, httponly=True, samesite="Strict", max_age=life
-        )
+        """Set the cookie for ``life`` seconds."""
+        response.headers.add("Set-Cookie", f"{self.name}={token}; {self._attributes}; Max-Age={life}")
 
     def clear(self, response: HTTPResponse) -> None:
-        self.write(response, "", 0)
+        self.write(response, '""', 0)

@@ -32,12 +32,12 @@ RESERVED: Final = frozenset(
         *("alg", "kid", "typ", "cty", "crit", "b64", "jku", "jwk", "x5u", "x5c"),  # a header's (RFC 7519, 5.3)
     }
 )
-_ROLE = re.compile(r"[!#-$&-+\--\[\]-~]{1,64}", re.ASCII)  # a scope token (RFC 6749, 3.3) without ',' and '%'
+ROLE: Final = re.compile(r"[!#-$&-+\--\[\]-~]{1,64}", re.ASCII)  # a scope token (RFC 6749, 3.3) without ',' and '%'
 
 
 def role_name(value: str) -> str:
     """Raises ``ValueError``."""
-    if _ROLE.fullmatch(value) is None:
+    if ROLE.fullmatch(value) is None:
         raise ValueError('must be 1 to 64 letters, digits or signs of ASCII, without spaces and , % " \\')
     return value
 
@@ -77,7 +77,7 @@ def read_claims(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _size(value: object) -> int:
-    """In bytes, as PyJWT spells a payload."""
+    """In bytes, as JSON of ASCII alone spells it: no token is longer."""
     return len(json.dumps(value, separators=(",", ":")))
 
 

@@ -131,6 +131,11 @@ def new_private_key(algorithm: AlgorithmName) -> PrivateKey:
             return rsa.generate_private_key(public_exponent=65537, key_size=MIN_RSA_BITS)
 
 
+def sign(algorithm: AlgorithmName, private_key: PrivateKey, signing_input: bytes) -> bytes:
+    """The signature of ``private_key`` over ``signing_input`` (RFC 7518, 3)."""
+    return _IMPLEMENTATIONS[algorithm].sign(signing_input, private_key)
+
+
 def thumbprint(jwk: Mapping[str, Any]) -> str:
     """The RFC 7638 SHA-256 thumbprint of a JWK."""
     required = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
