@@ -78,6 +78,7 @@ class Load:
     def _live(self, client: httpx.Client, email: str, *, log_out: bool) -> None:
         known = self.acknowledged
         credentials = {"email": email, "password": PASSWORD}
+        client.cookies.clear()  # a device of its own
         assert client.post("/register", json=credentials).status_code == 201
         known.emails.append(email)
         answer = client.post("/login", json=credentials)

@@ -7,11 +7,13 @@ either the change ends the session or the login does.
 
 from __future__ import annotations
 
+import contextlib
+
 from authix_issuer.accounts import Accounts
 from authix_issuer.audit import NOBODY, OK, Audit, Caller, Event
 from authix_issuer.changes import Changes
-from authix_issuer.errors import AccountBusy, AccountDisabled, CredentialsWrong
-from authix_issuer.ports import AccountState, User, UserStore
+from authix_issuer.errors import AccountBusy, AccountDisabled, CredentialsWrong, RefreshTokenInvalid
+from authix_issuer.ports import AccountState, Scope, User, UserStore
 from authix_issuer.sessions import Sessions, Tokens
 
 _TRIES = 5
@@ -27,8 +29,11 @@ class Logins:
         self._sessions = sessions
         self._audit = audit
 
-    async def login(self, email: str, password: str, caller: Caller = NOBODY) -> Tokens:
-        """Open a session. Raises ``CredentialsWrong``, ``AccountDisabled``, ``AccountBusy`` or ``Overloaded``."""
+    async def login(self, email: str, password: str, caller: Caller = NOBODY, *, instead: str = "") -> Tokens:
+        """Open a session; that of the refresh token ``instead``, which its client is about to lose, ends.
+
+        Raises ``CredentialsWrong``, ``AccountDisabled``, ``AccountBusy`` or ``Overloaded``.
+        """
         try:
             user = await self._accounts.check(email, password)
         except CredentialsWrong as error:
@@ -40,6 +45,9 @@ class Logins:
             self._audit.record(Event.LOGIN, error.code, caller, subject=user.id)
             raise
         self._audit.record(Event.LOGIN, OK, caller, subject=user.id, session=tokens.session)
+        with contextlib.suppress(RefreshTokenInvalid):
+            if instead:
+                await self._sessions.close(instead, Scope.SESSION, caller, Event.SESSION_ENDED)
         return tokens
 
     async def _open(self, user: User, caller: Caller) -> Tokens:

@@ -57,7 +57,8 @@ async def login(request: Request) -> HTTPResponse:
     credentials = read_body(request, Credentials)
     issuer, caller = issuer_of(request), caller_of(request)
     async with issuer.throttle.attempt(caller.address, credentials.email):
-        tokens = await issuer.logins.login(credentials.email, credentials.password, caller)
+        instead = cookie_of(request).find(request)
+        tokens = await issuer.logins.login(credentials.email, credentials.password, caller, instead=instead)
     return tokens_answer(request, tokens)
 
 
@@ -132,6 +133,7 @@ async def readyz(request: Request) -> HTTPResponse:
             logger.error("store %s does not answer: %s", name, error.reason)  # noqa: TRY400 - the reason is enough
             failures[name] = error.code
     if failures:
+        request.ctx.code = "not_ready"
         return problem_answer(503, "not_ready", "a store does not answer", engines=failures)
     # Without the topic logins and logouts go on, and what is to be published is kept: no reason to take no requests.
     degraded = {"topic": issuer.relay.problem} if issuer.relay and issuer.relay.problem else {}
@@ -149,7 +151,7 @@ for path, read in (
 
 
 def read_scope(request: Request) -> Scope:
-    values = request.args.getlist("scope", [Scope.USER])
+    values = request.get_args(keep_blank_values=True).getlist("scope", [Scope.USER])
     try:
         (value,) = values
         return LOGOUT_SCOPES[value]

@@ -33,7 +33,7 @@ _PLAIN = bytes({ord("-"): ord("+"), ord("_"): ord("/")}.get(n, n if n in _LETTER
 """Base64url to base64, which msgspec reads; all else to what is neither."""
 
 
-class Parts(msgspec.Struct, frozen=True):
+class Parts(msgspec.Struct, frozen=True, gc=False):
     """A token taken apart: what its header asks for, and the payload as it stands there; all unverified."""
 
     algorithm: str

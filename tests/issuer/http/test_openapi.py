@@ -208,6 +208,8 @@ def provoke_account(client: httpx.Client, new_email: Callable[[], str]) -> Answe
     headers = bearer(login(client, calls["/account/email"]["email"], new))
     answers["/sessions", "delete", "204"] = client.delete("/sessions", headers=headers)
     headers = bearer(login(client, calls["/account/email"]["email"], new))
+    client.cookies.clear()
+    headers = bearer(login(client, calls["/account/email"]["email"], new))
     ended = client.get("/sessions", headers=headers).json()["sessions"][1]["id"]
     answers["/sessions/{session}", "delete", "204"] = client.delete(f"/sessions/{ended}", headers=headers)
     answers["/account/delete", "post", "204"] = client.post(

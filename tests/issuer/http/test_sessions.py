@@ -54,6 +54,7 @@ def test_nobody_sees_or_ends_the_sessions_of_others(
     (mine,) = sessions_of(client, access_token)
     stranger = new_email()
     register(client, stranger)
+    client.cookies.clear()
     token = login(client, stranger)
     assert mine["id"] not in [session["id"] for session in sessions_of(client, token)]
     assert_problem(client.delete(f"/sessions/{mine['id']}", headers=bearer(token)), 404, "session_unknown")
@@ -94,6 +95,17 @@ def test_who_ends_the_own_session_is_logged_out(
     assert answer.status_code == 204
     assert f'{COOKIE}=""' in answer.headers["set-cookie"]
     assert_problem(client.post("/access_token"), 401, "refresh_token_missing")
+
+
+def test_who_logs_in_again_loses_the_session_of_before(
+    client: httpx.Client, user: str, assert_problem: AssertProblem
+) -> None:
+    before = login(client, user)
+    now = login(client, user)
+    assert_problem(client.get("/sessions", headers=bearer(before)), 401, "token_revoked")
+    assert [session["current"] for session in sessions_of(client, now)] == [True]
+    client.post("/login", json={"email": user, "password": "wrong horse battery staple"})
+    assert len(sessions_of(client, now)) == 1
 
 
 @pytest.mark.parametrize("session", ["x", "%00", "%2e%2e", "a" * 5000, "%ff", "ö", "' OR 1=1 --", "{tag}", "*"])
