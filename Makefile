@@ -12,7 +12,7 @@ SPREAD := --dist loadfile --no-loadscope-reorder
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install run run-scale demo test coverage soak check format docs bench build lock clean
+.PHONY: help install run run-scale demo test coverage soak check format docs site bench build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,7 +52,7 @@ coverage: $(INSTALLED) ## the same with branch coverage, also of the programs th
 	$(BIN)/pytest -n $(TESTERS) $(SPREAD) --cov --cov-report=term
 
 soak: $(INSTALLED) ## the long runs: crashes by the dozen, long Hypothesis searches
-	$(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra"
+	$(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra -p no:schemathesis"
 
 check: $(INSTALLED) ## formatting, lint, types, architecture, lock
 	$(BIN)/ruff format --check .
@@ -68,8 +68,11 @@ format: $(INSTALLED) ## mend formatting and imports
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-docs: $(INSTALLED) ## docs/settings.md, from the settings' declarations
-	$(BIN)/python docs/render_settings.py
+docs: $(INSTALLED) ## the pages of docs/ that are rendered from the code, such as docs/settings.md
+	for page in docs/render_*.py; do $(BIN)/python $$page || exit 1; done
+
+site: $(INSTALLED) ## the documentation as a site, in dist/site; a wrong link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(INSTALLED) ## the benchmarks; each prints its comparison
 	for bench in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$bench || exit 1; done

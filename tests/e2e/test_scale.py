@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 import random
+import re
 import secrets
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from tests.programs import (
     SkewedIssuer,
     bearer,
     eventually,
+    free_port,
     login,
     register,
 )
@@ -360,6 +362,50 @@ def test_a_crashed_worker_is_replaced_and_one_signal_ends_all(start_issuer_on: S
     assert issuer.stop() == 0
     assert not any(is_alive(worker) for worker in workers)
     assert "Traceback" not in issuer.output()
+
+
+def test_the_metrics_of_several_workers_are_one_sum_that_outlives_them(
+    start_issuer_on: StartIssuer, engines: Engines
+) -> None:
+    port = free_port()
+    issuer = start_issuer_on(engines, AUTHIX_WORKERS="2", AUTHIX_HASH_THREADS="2", AUTHIX_METRICS_PORT=str(port))
+    assert issuer.process is not None
+    pid = issuer.process.pid
+
+    def told(name: str, labels: str = "") -> float:
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).raise_for_status().text
+        found = re.findall(rf"^authix_issuer_{name}{re.escape(labels)} (\S+)$", text, re.MULTILINE)
+        return sum(map(float, found))
+
+    def alive() -> float:
+        return told("requests_total", '{code="ok",method="GET",route="/livez",status="2xx"}')
+
+    def ask(times: int) -> None:
+        for _ in range(times):  # each by a connection of its own, so that both workers get some
+            httpx.get(f"{issuer.url}/livez", trust_env=False).raise_for_status()
+
+    with issuer.client() as client:
+        register(client, "ada@example.com")
+        client.post("/logout", headers=bearer(login(client, "ada@example.com")))
+    eventually(lambda: told("workers") == 2, "both workers tell")
+    ask(20)
+    assert alive() == 20
+    assert told("hashing_limit") == 2 * (1 + 64)
+    assert (told("revocations_total", '{kind="user"}'), told("events_total", LOGOUT)) == (1, 1)
+    eventually(lambda: told("relay_leads") == 1, "one of them leads")
+    eventually(lambda: told("outbox_entries") == 0, "the logout is published")
+    assert (told("relay_lag_seconds"), told("topic_problem")) == (0, 0)
+    killed = set(children(pid))
+    for worker in killed:
+        os.kill(worker, signal.SIGKILL)
+    eventually(lambda: len(set(children(pid)) - killed) == 2 and told("workers") == 2, "others take their place")
+    assert alive() == 20
+    ask(10)
+    assert alive() == 30
+    assert told("events_total", LOGOUT) == 1
+
+
+LOGOUT = '{event="logout",outcome="ok",scope="user"}'
 
 
 def test_no_worker_outlives_its_parent(start_issuer_on: StartIssuer, engines: Engines) -> None:

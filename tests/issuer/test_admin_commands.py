@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,6 +118,24 @@ def test_an_account_is_made_found_changed_and_deleted(
     assert run("users", "delete", email).out == "Done.\n"
     assert run("users", "show", email).code == 1
     register(client, email)
+
+
+def test_one_command_logs_everybody_out(start_issuer: Callable[..., IssuerProgram]) -> None:
+    issuer = start_issuer()
+    with issuer.client() as ada, issuer.client() as bob:
+        for client, email in ((ada, "ada@example.com"), (bob, "bob@example.com")):
+            register(client, email)
+            login(client, email)
+        for wrong in (["users", "logout"], ["users", "logout", "ada@example.com", "--all"]):
+            refused = issuer.run(*wrong)
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert refused.stderr.startswith("Name one account, or --all")
+        done = issuer.run("users", "logout", "--all")
+        assert (done.returncode, done.stdout) == (0, "2 accounts are logged out.\n")
+        assert re.fullmatch(r"2 accounts are logged out; to go on from here: --after \w+\n", done.stderr)
+        assert [client.post("/access_token").status_code for client in (ada, bob)] == [401, 401]
+    last = done.stderr.split()[-1]
+    assert issuer.run("users", "logout", "--all", "--after", last, "--json").stdout == '{"logged_out": 0}\n'
 
 
 def test_sessions_are_listed_and_ended_and_a_user_agent_moves_no_cursor(

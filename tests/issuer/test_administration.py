@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, closing
+from contextlib import AbstractAsyncContextManager, aclosing, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,12 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authix.errors import TokenRevoked
 from authix.settings import load
 from authix.verifier import Verifier
 from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.administration import NewGrants
 from authix_issuer.audit import Caller
-from authix_issuer.errors import AccountBusy, InputInvalid
+from authix_issuer.errors import AccountBusy, InputInvalid, RefreshTokenInvalid
 from authix_issuer.grants import read_claims, read_roles
 from authix_issuer.key_ring import Policy, Ring, advance
 from authix_issuer.key_seal import new_key
@@ -104,6 +105,35 @@ async def test_pages_and_figures_are_those_of_the_stores(issuer: Issuer) -> None
     assert (before.users, after.users) == (5, 4)
     assert after.revocations == (before.revocations or 0) + 3
     assert after.degraded == {}
+
+
+async def test_everybody_is_logged_out_and_what_broke_off_is_taken_up_again(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authix_issuer.administration._AT_ONCE", 2)
+    administration, opened = issuer.administration, []
+    for n in range(5):
+        await administration.create(f"user-{n}@example.com", PASSWORD, caller=ROOT)
+        opened.append(await issuer.logins.login(f"user-{n}@example.com", PASSWORD))
+    async with aclosing(administration.log_out_all("", ROOT)) as run:
+        done, last = await anext(run)
+    assert done == 2
+    states = [await refreshes(issuer, tokens.refresh_token) for tokens in opened]
+    assert states.count(True) == 3
+    assert [done async for done, _ in administration.log_out_all(last, ROOT)] == [2, 3]
+    for tokens in opened:
+        assert not await refreshes(issuer, tokens.refresh_token)
+        with pytest.raises(TokenRevoked):
+            await issuer.own_tokens.live(tokens.access_token)
+    assert (await issuer.logins.login("user-0@example.com", PASSWORD)).access_token
+
+
+async def refreshes(issuer: Issuer, refresh_token: str) -> bool:
+    try:
+        await issuer.sessions.refresh(refresh_token)
+    except RefreshTokenInvalid:
+        return False
+    return True
 
 
 async def test_figures_come_also_while_an_engine_fails(open_with: Open, tmp_path: Path) -> None:

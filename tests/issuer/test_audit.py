@@ -25,7 +25,7 @@ from authix_issuer.settings import IssuerSettings
 from authix_issuer.wiring import open_issuer
 from tests.programs import PASSWORD, IssuerProgram, login, register
 
-ANN = Caller("203.0.113.7", "Browser/1.0", "admin-1")
+ANN = Caller("203.0.113.7", "Browser/1.0", "admin-1", "request-1")
 PAGE = Path(__file__).parents[2] / "docs" / "audit.md"
 
 
@@ -59,6 +59,7 @@ def test_an_event_says_who_what_when_from_where_and_the_outcome(file: Path) -> N
         "actor": "admin-1",
         "address": "203.0.113.7",
         "agent": "Browser/1.0",
+        "request_id": "request-1",
         "details": {"scope": "user", "ended": 2},
     }
 

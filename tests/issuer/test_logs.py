@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -14,9 +15,9 @@ import httpx
 import pytest
 
 from authix_issuer.master_secret import MasterSecret
-from tests.programs import PASSWORD, IssuerProgram, bearer, eventually
+from tests.programs import DEADLINE, PASSWORD, IssuerProgram, bearer, eventually
 
-CONSOLE_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z \[[a-z]+ *\] .+ \[[\w.]+\]")
+CONSOLE_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z \[[a-z]+ *\] .+ \[[\w.]+\](?: request_id=[\w.-]+)?")
 
 
 @pytest.fixture(params=["console", "json"])
@@ -55,6 +56,18 @@ def test_each_request_is_a_line_with_its_route_status_and_time(issuer: IssuerPro
     assert any(re.search(r"GET /livez 200 \d+\.\d ms", line) for line in told)
     assert "who=ann" not in issuer.output()
     assert "secret-path" not in issuer.output()
+
+
+def test_what_a_client_takes_for_a_request_forges_no_line(issuer: IssuerProgram, entries: Entries) -> None:
+    lines = ("GET\nforged-line /", "\x1b[2JGET /", "GET\u2028forged-line /", "GET forged-line", "GET /\x1b[2J")
+    before = len(entries())
+    for line in lines:
+        with socket.create_connection(("127.0.0.1", issuer.port), timeout=DEADLINE) as connection:
+            connection.sendall(f"{line} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            assert connection.recv(12) == b"HTTP/1.1 400"
+    eventually(lambda: len(entries()) >= before + len(lines), "all are logged")
+    assert "forged-line" not in issuer.output()
+    assert "\x1b" not in issuer.output()
 
 
 def test_a_line_of_json_says_when_what_and_how_grave(unusual_issuer: IssuerProgram) -> None:

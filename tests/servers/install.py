@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from tests.interop.programs import CLIENTS, LIBRARIES, VECTORS
-from tests.servers import deploy_tools, kafka, mongodb, proxies, redis
+from tests.servers import deploy_tools, kafka, mongodb, proxies, redis, rule_tools
 from tests.servers.packages import NotInstallable
 
 
@@ -23,6 +23,7 @@ def main() -> int:
         "Kafka": kafka.install,
         "Proxies": proxies.install,
         "DeployTools": deploy_tools.install,
+        "RuleTools": rule_tools.install,
     }
     known = servers | others
     for name in sys.argv[1:] or known:

@@ -150,9 +150,13 @@ class TestMetrics:
             assert wire.send(fleet.get("/")).answer().status == 200
         now = self.read(fleet)
         assert now["authix_revocations"] == before["authix_revocations"] + 1
-        assert now["authix_keys"] == 1
+        assert now["authix_keys"] == 2  # the one that signs, and the next one
         assert now["authix_ready"] == 1
         assert 0 <= now["authix_feed_age_seconds"] < 15
+        assert 0 < now["authix_feed_replay_seconds"] < 15
+        assert 0 <= now["authix_keys_age_seconds"] < 300
+        # of the new token, however often it was shown
+        assert now["authix_signatures_total"] - before["authix_signatures_total"] <= 1
         assert (now["authix_feed_followed http 1"], now["authix_feed_stale http 1"]) == (1, 0)
         assert 0 <= now["authix_followed_feed_age_seconds http 1"] < 15
         assert now["authix_sidecar_connections proxy"] >= 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -142,7 +143,7 @@ class TestLog:
         eventually(lambda: "/readable" in fleet.sidecar.output(), "the request is logged")
         (line,) = [line for line in fleet.sidecar.output().splitlines() if "/readable" in line]
         assert "[info     ] GET /readable 200 " in line
-        assert line.endswith(" ms allowed [authix.sidecar.access]")
+        assert re.search(r" ms allowed \[authix\.sidecar\.access\] request_id=[0-9a-f]{32}$", line)
 
 
 class TestEnd:

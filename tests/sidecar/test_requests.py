@@ -29,6 +29,7 @@ class TestRequest:
             ("x-forwarded-for", "127.0.0.1"),
             ("x-forwarded-proto", "http"),
             ("x-forwarded-host", "orders.example"),
+            ("x-request-id", *request.values("x-request-id")),
             ("x-authix-subject", user_id),
             ("x-authix-session", *session),
             ("x-authix-roles", ""),

@@ -82,6 +82,7 @@ async def change_password(request: Request) -> HTTPResponse:
 @routes.post("/account/email")
 async def change_email(request: Request) -> HTTPResponse:
     claims, given, caller = await who_asks(request), read_body(request, NewEmail), caller_of(request)
+    await issuer_of(request).throttle.registration(caller.address)  # this too tells which emails are taken
     async with confirmation(request, claims) as accounts:
         user = await accounts.change_email(claims.subject, given.password, given.email, caller=caller)
     return json_answer(shown_account(user), 200)

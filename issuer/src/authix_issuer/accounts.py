@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from authix import tracing
 from authix_issuer.audit import NOBODY, OK, Audit, Caller, Event
 from authix_issuer.changes import Changes
 from authix_issuer.emails import Email, read_email
@@ -70,7 +71,9 @@ class Accounts:
         user = User(
             secrets.token_hex(16), address.address, address.key, password_hash, roles, claims, created_us=created_us
         )
-        if not await self._users.add(user):
+        with tracing.span("store account"):
+            added = await self._users.add(user)
+        if not added:
             raise EmailTaken("there already is an account with this email")
         return user
 

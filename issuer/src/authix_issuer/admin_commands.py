@@ -54,7 +54,7 @@ def add_commands(users: ArgumentParser, sessions: ArgumentParser, stats: Argumen
             ("delete", "remove the account, and end its sessions"),
             ("roles", "set its roles, in place of those that it has"),
             ("claims", "set its custom claims, in place of those that it has"),
-            ("logout", "end every session"),
+            ("logout", "end every session, of one account or, by --all, of everybody"),
             ("reset-password", "set another password, which is asked for, or read from a pipe; every session ends"),
         )
     }
@@ -62,7 +62,10 @@ def add_commands(users: ArgumentParser, sessions: ArgumentParser, stats: Argumen
     showing = listed.add_parser("list", help="the open sessions of an account")
     ending = listed.add_parser("end", help="end one session")
     for command in (*changing.values(), showing, ending):
-        command.add_argument("who", metavar="WHO", help="the account's id or email")
+        optional = command is changing["logout"]
+        command.add_argument("who", nargs="?" if optional else None, metavar="WHO", help="the account's id or email")
+    changing["logout"].add_argument("--all", action="store_true", help="every account, in place of WHO")
+    changing["logout"].add_argument("--after", metavar="ID", help="with --all: only those after this id")
     changing["roles"].add_argument("roles", nargs="*", metavar="ROLE")
     changing["roles"].add_argument("--none", action="store_true", help="take every role away")
     changing["claims"].add_argument("claims", metavar="JSON", help="as a JSON object; {} takes every claim away")
@@ -112,6 +115,8 @@ async def _users(administration: Administration, options: Namespace, password: s
             raise InputInvalid(Reason("limit", "limit_malformed", f"--limit must be from 1 to {MOST_LISTED}"))
         page = await administration.page(options.after, options.limit)
         return {"users": list(map(shown_to_admins, page.users)), "after": page.after}
+    if command == "logout" and (options.all or not options.who or options.after is not None):
+        return await _log_out_all(administration, options)
     return await _change(administration, await _find(administration, options.who), options, password)
 
 
@@ -137,6 +142,15 @@ async def _change(
             await administration.reset_password(user.id, password, _CALLER)
             return None
     return shown_to_admins(user)
+
+
+async def _log_out_all(administration: Administration, options: Namespace) -> dict[str, Any]:
+    if options.who or not options.all:
+        raise InputInvalid(Reason("who", "who_missing", "name one account, or --all, to which --after may be added"))
+    done = 0
+    async for done, last in administration.log_out_all(options.after or "", _CALLER):
+        print(f"{done} accounts are logged out; to go on from here: --after {last}", file=sys.stderr)  # noqa: T201 - a command line's progress
+    return {"logged_out": done}
 
 
 async def _sessions(administration: Administration, options: Namespace) -> dict[str, Any] | None:
@@ -198,6 +212,8 @@ def _tell(answer: Mapping[str, Any] | None, *, in_json: bool) -> None:
             _print(f"revocations  {_cell(answer['revocations'])}")
             _print(f"degraded     {_cell(degraded)}")
             _print_table(keys or (), _KEY_COLUMNS)
+        case {"logged_out": done}:
+            _print(f"{done} accounts are logged out.")
         case {"id": _}:
             _print_table([answer], _USER_COLUMNS)
     if answer and "password" in answer:

@@ -49,19 +49,19 @@ class Rotation(msgspec.Struct):
 
 
 async def administrator(request: Request) -> tuple[Administration, Caller]:
-    """The administration, and who asks for it. Raises a ``TokenError`` or ``RoleMissing``, and puts that on record."""
+    """The administration, and who asks for it. Raises a ``TokenError`` or ``RoleMissing``.
+
+    A refusal is put on record if it is known whose token it was: nobody else shall fill the log.
+    """
     issuer, caller = issuer_of(request), caller_of(request)
+    token = bearer_token(request.headers.getall("authorization", []))
+    who = (await issuer.own_tokens.signed(token)).subject
     try:
-        token = bearer_token(request.headers.getall("authorization", []))
-        claims = await issuer.own_tokens.with_role(token, issuer.settings.admin_role)
-    except TokenError as error:
-        issuer.audit.record(Event.ADMIN_REFUSED, error.code, caller)
-        raise
-    except RoleMissing as error:
-        who = (await issuer.own_tokens.signed(token)).subject
+        await issuer.own_tokens.with_role(token, issuer.settings.admin_role)
+    except (TokenError, RoleMissing) as error:
         issuer.audit.record(Event.ADMIN_REFUSED, error.code, caller, subject=who)
         raise
-    return issuer.administration, caller._replace(actor=claims.subject)
+    return issuer.administration, caller._replace(actor=who)
 
 
 async def list_users(request: Request) -> HTTPResponse:

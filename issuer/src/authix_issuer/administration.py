@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from authix_issuer.accounts import Accounts
@@ -19,6 +19,7 @@ from authix_issuer.audit import OK, Audit, Caller, Event
 from authix_issuer.changes import Changes
 from authix_issuer.emails import read_email
 from authix_issuer.errors import (
+    AccountBusy,
     AccountUnknown,
     InputInvalid,
     IssuerError,
@@ -37,6 +38,8 @@ T = TypeVar("T")
 
 MOST_LISTED: Final = 1000
 """Accounts in a page."""
+_AT_ONCE: Final = 100
+"""Accounts that are logged out side by side."""
 _ID = re.compile(r"[!-~]{1,128}", re.ASCII)
 
 
@@ -166,6 +169,16 @@ class Administration:
         with self._recorded({Event.ADMIN_USER_LOGGED_OUT: {}}, user_id, caller):
             await self._changes.make(_known_form(user_id), lambda user: user, end=True)
 
+    async def log_out_all(self, after: str, caller: Caller) -> AsyncGenerator[tuple[int, str], None]:
+        """End every session of every account whose id comes after ``after``, by id; tells after each page how many it
+        has done and up to which id, from where it can be taken up again. Raises ``InputInvalid``.
+        """
+        done = 0
+        while users := (await self.page(after, _AT_ONCE)).users:
+            await asyncio.gather(*(self._log_out_surely(user.id, caller) for user in users))
+            done, after = done + len(users), users[-1].id
+            yield done, after
+
     async def reset_password(self, user_id: str, password: str, caller: Caller) -> None:
         """Give the account another password; every session ends.
 
@@ -222,6 +235,13 @@ class Administration:
             degraded["topic"] = problem
         busy, most = self._hasher.load
         return Stats(users, keys, revocations, busy, most, degraded, time.time_ns() // 1000)
+
+    async def _log_out_surely(self, user_id: str, caller: Caller) -> None:
+        while True:
+            with contextlib.suppress(AccountBusy):
+                with contextlib.suppress(AccountUnknown):  # it was deleted meanwhile, which ends its sessions too
+                    await self.log_out(user_id, caller)
+                return
 
     def _check_not_oneself(self, user_id: str, caller: Caller) -> None:
         if caller.actor == user_id:

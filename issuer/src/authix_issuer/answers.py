@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import msgspec
 from sanic import HTTPResponse, Request
-from sanic.exceptions import MethodNotAllowed, SanicException
+from sanic.constants import HTTP_METHODS
+from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
 from sanic.http import Http
 
 from authix.bearer import PROBLEM_JSON, problem, refusal
@@ -80,7 +81,8 @@ def issuer_of(request: Request) -> Issuer:
 
 
 def caller_of(request: Request) -> Caller:
-    return Caller(address=client_address(request), agent=request.headers.get("user-agent", ""))
+    agent = request.headers.get("user-agent", "")
+    return Caller(address=client_address(request), agent=agent, request_id=request.ctx.request_id)
 
 
 def cookie_of(request: Request) -> RefreshCookie:
@@ -197,7 +199,9 @@ async def refuse(request: Request, error: errors.IssuerError) -> HTTPResponse:
     if type(error) in OAUTH_ERROR:
         more["error"] = OAUTH_ERROR[type(error)]
     reason = error.reason
+    request.ctx.code = error.code
     if isinstance(error, errors.StoreUnavailable):
+        request.app.ctx.metrics.store_errors[error.engine or "several"] += 1
         logger.error("a store does not answer: %s", reason)
         reason = "a store does not answer; try again in a moment"  # what ails it is not the client's business
     answer = problem_answer(STATUS[type(error)], error.code, reason, **more)
@@ -210,19 +214,36 @@ async def refuse(request: Request, error: errors.IssuerError) -> HTTPResponse:
     return answer
 
 
-async def refuse_token(_: Request, error: AuthixError) -> HTTPResponse:
+async def refuse_token(request: Request, error: AuthixError) -> HTTPResponse:
+    request.ctx.code = error.code
     status, headers, body = refusal(error)
     return HTTPResponse(body, status, dict(headers))
 
 
+def methods_of(request: Request) -> str:
+    """The methods that the request's path has; Sanic does not tell them of a path with parameters."""
+
+    def is_served(method: str) -> bool:
+        try:
+            request.app.router.get(request.path, method, None)
+        except (MethodNotAllowed, NotFound):
+            return False
+        return True
+
+    return ", ".join(filter(is_served, HTTP_METHODS))
+
+
 async def refuse_request(request: Request, error: SanicException) -> HTTPResponse:
     """What Sanic refuses by itself: an unknown path or method, a body too large, a request it can't read."""
-    if isinstance(error, MethodNotAllowed) and (allowed := border.preflight(request, error.headers["Allow"])):
-        return allowed
+    if isinstance(error, MethodNotAllowed):
+        error.headers["Allow"] = methods = methods_of(request)
+        if preflight := border.preflight(request, methods):
+            return preflight
     detail = str(error).encode("utf-8", "backslashreplace").decode("utf-8")  # it may quote bytes that are no text
     status = error.status_code
     if status == 413 and request.method == "NONE":  # there is no request yet: it is the header fields
         status = 431
-    answer = problem_answer(status, CODES.get(status, "request_refused"), detail)
+    request.ctx.code = CODES.get(status, "request_refused")
+    answer = problem_answer(status, request.ctx.code, detail)
     answer.headers.update(error.headers)
     return answer

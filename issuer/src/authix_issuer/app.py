@@ -19,6 +19,7 @@ from sanic.exceptions import SanicException
 from sanic.response import BaseHTTPResponse
 from swagger_ui_bundle import swagger_ui_path
 
+from authix import tracing
 from authix.errors import AuthixError
 from authix_issuer import (
     account_routes,
@@ -29,17 +30,20 @@ from authix_issuer import (
     logs,
     oauth_routes,
     openapi,
+    request_ids,
     routes,
 )
+from authix_issuer.audit import OK
 from authix_issuer.cookies import RefreshCookie
 from authix_issuer.errors import IssuerError
+from authix_issuer.metrics import Metrics
+from authix_issuer.requests import StrictRequest
 from authix_issuer.settings import IssuerSettings
 from authix_issuer.wiring import open_issuer
 
 logger = logging.getLogger("authix.issuer")
 
 MAX_BODY = 16 * 1024
-DRAIN_SECONDS = 10.0
 _DOCS = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Authix issuer</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -56,17 +60,18 @@ _DOCS_POLICY = (
 
 def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[Any, Any]:
     """The application; its parts are opened when a worker starts. Two in one process need two names."""
-    logs.set_up(settings.log)
-    app: Sanic[Any, Any] = Sanic(name, configure_logging=False)
+    logs.set_up(settings.log, settings.log_level)
+    app: Sanic[Any, Any] = Sanic(name, request_class=StrictRequest, strict_slashes=True, configure_logging=False)
     app.config.update(
         REQUEST_MAX_SIZE=MAX_BODY,
         REQUEST_TIMEOUT=10,
         RESPONSE_TIMEOUT=60,
-        GRACEFUL_SHUTDOWN_TIMEOUT=DRAIN_SECONDS,
+        GRACEFUL_SHUTDOWN_TIMEOUT=float(settings.drain_time),
         ACCESS_LOG=False,
         MOTD=False,
         AUTO_EXTEND=False,
     )
+    app.ctx.metrics = metrics = Metrics()
     app.blueprint([routes.routes, account_routes.routes, admin_routes.routes, oauth_routes.routes])
     app.exception(IssuerError)(answers.refuse)
     app.exception(AuthixError)(answers.refuse_token)
@@ -74,16 +79,19 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
     app.exception(Exception)(_fail)
     app.error_handler.add(asyncio.CancelledError, _gone)
     _serve_documents(app, settings)
+    request_ids.watch(app)
 
     @app.before_server_start
     async def start(app: Sanic[Any, Any]) -> None:
         app.ctx.parts = AsyncExitStack()
+        app.ctx.parts.enter_context(tracing.set_up("authix-issuer"))
         app.ctx.issuer = await app.ctx.parts.enter_async_context(open_issuer(settings))
 
     @app.before_server_stop
     async def end_streams(app: Sanic[Any, Any]) -> None:
         app.config.KEEP_ALIVE = False
         app.ctx.issuer.feed.end()
+        await asyncio.sleep(0)  # what has connected is accepted, and answered, before the port is closed
 
     @app.after_server_stop
     async def stop(app: Sanic[Any, Any]) -> None:
@@ -96,9 +104,10 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
     async def report(request: Request, response: BaseHTTPResponse) -> None:
         if not app.config.KEEP_ALIVE:
             answers.last_on_its_connection(request)
-        route = request.route.path if request.route else "-"
-        spent = (time.perf_counter() - getattr(request.ctx, "began", time.perf_counter())) * 1000
-        logger.info("%s /%s %d %.1f ms", request.method, route, response.status, spent)
+        route = request.route.path if request.route else None
+        spent = time.perf_counter() - getattr(request.ctx, "began", time.perf_counter())
+        metrics.answered(route, request.method, response.status, getattr(request.ctx, "code", OK), spent)
+        logger.info("%s /%s %d %.1f ms", request.method, route or "-", response.status, spent * 1000)
 
     border.guard(app, settings)
     app.register_middleware(report, "response")
@@ -127,11 +136,13 @@ def _serve_documents(app: Sanic[Any, Any], settings: IssuerSettings) -> None:
         app.static(f"/docs/{name}", Path(swagger_ui_path) / name, name=name.replace(".", "_"))
 
 
-async def _gone(_: Request, __: asyncio.CancelledError) -> HTTPResponse:
+async def _gone(request: Request, _: asyncio.CancelledError) -> HTTPResponse:
     """The client went away before its answer; only the log sees this, and can tell it from a failure."""
+    request.ctx.code = "client_gone"
     return HTTPResponse(status=499)
 
 
-async def _fail(_: Request, error: Exception) -> HTTPResponse:
+async def _fail(request: Request, error: Exception) -> HTTPResponse:
+    request.ctx.code = "internal_error"
     logger.error("a request failed", exc_info=error)
     return answers.problem_answer(500, "internal_error", "the issuer failed; the log says why")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
@@ -71,6 +72,8 @@ class Caller(NamedTuple):
     """The User-Agent."""
     actor: str = ""
     """Who acts, where it is not the subject itself: an administrator's id, or ``cli``."""
+    request_id: str = ""
+    """That of the request, where there is one."""
 
 
 NOBODY: Final = Caller()
@@ -85,6 +88,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     address: str
     agent: str
+    request_id: str
     details: dict[str, str | int]
 
 
@@ -95,7 +99,10 @@ class Audit:
         self._target = target
         self._descriptor = -1
         self._torn = False
-        self._lost = 0
+        self.lost = 0
+        """Lines that are lost since it can't be written."""
+        self.counts: Counter[tuple[str, ...]] = Counter()
+        """What was put on record, written or not, by event, outcome and the scope of what ends sessions."""
 
     def __enter__(self) -> Self:
         """Open it. Raises ``SettingsError`` when it can't be written."""
@@ -130,18 +137,19 @@ class Audit:
         **details: str | int,
     ) -> None:
         """Put an event on record; ``outcome`` is ``ok`` or an error's code. A failure is logged and never raised."""
+        self.counts[event.value, outcome, str(details.get("scope", ""))] += 1
         if self._target == OFF:
             return
         try:
-            if self._lost:
-                self._write(_entry(Event.AUDIT_RESUMED, OK, Caller(), details={"lost": self._lost}))
-                logger.warning("the audit log is written again; %d of its lines are lost", self._lost)
-                self._lost = 0
+            if self.lost:
+                self._write(_entry(Event.AUDIT_RESUMED, OK, Caller(), details={"lost": self.lost}))
+                logger.warning("the audit log is written again; %d of its lines are lost", self.lost)
+                self.lost = 0
             self._write(_entry(event, outcome, caller, subject=subject, session=session, details=details))
         except OSError as problem:
-            if not self._lost:
+            if not self.lost:
                 logger.error("the audit log can't be written (%s); lines are lost until it can", problem.strerror)  # noqa: TRY400 - the reason is all that its trace would tell
-            self._lost += 1
+            self.lost += 1
 
     def _write(self, entry: _Entry) -> None:
         if self._target not in _STREAMS and _is_moved(self._target, self._descriptor):
@@ -173,6 +181,7 @@ def _entry(
         actor=_plain(caller.actor),
         address=_plain(caller.address),
         agent=_plain(caller.agent),
+        request_id=_plain(caller.request_id),
         details={name: _plain(value) if isinstance(value, str) else value for name, value in details.items()},
     )
 

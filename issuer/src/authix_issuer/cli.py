@@ -9,26 +9,37 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sanic import Sanic
 
-from authix import health
+from authix import health, shown_settings
 from authix.errors import SettingsError
-from authix.settings import add_flags, from_flags
+from authix.log_level import LiveLevel
+from authix.settings import add_flags, from_flags, reread
 from authix.workers import Workers, end_with_parent
 from authix_issuer import admin_commands, calibrate, key_commands, logs
 from authix_issuer.app import build_app
 from authix_issuer.connections import PromptHttpProtocol
+from authix_issuer.gauges import tell_issuer
 from authix_issuer.settings import IssuerSettings
 from authix_issuer.wiring import open_issuer
 
+if TYPE_CHECKING:
+    from authix_issuer.metrics_port import MetricsPort
+
 logger = logging.getLogger("authix.issuer")
+
+ReadLevel = Callable[[], str]
+"""What AUTHIX_LOG_LEVEL is now; it is sent to the workers."""
+_END_WITHIN = 10.0
+"""Seconds that a worker has after its drain, to publish what is left and to close what is open."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flags(doctor_parser, IssuerSettings)
     health_parser = commands.add_parser("health", help="ask the issuer that runs here; exit code 1 if it is not ready")
     add_flags(health_parser, IssuerSettings)
+    config_parser = commands.add_parser("config", help="print the settings in force, and where each comes from")
+    shown_settings.add_command(config_parser, IssuerSettings)
     hash_parser = commands.add_parser("hash", help="what hashing passwords costs on this machine")
     hash_commands = hash_parser.add_subparsers(dest="hash_command", required=True)
     calibrate_parser = hash_commands.add_parser("calibrate", help="measure it; print the setting for a target")
@@ -57,8 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.command == "hash":
         return calibrate.report(options.target)
+    if options.command == "config":
+        return shown_settings.report(IssuerSettings, options)
     try:
-        return _run(from_flags(IssuerSettings, options), options)
+        return _run(from_flags(IssuerSettings, options, whole=True), options)
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the answer of a command line
         return 2
@@ -76,30 +91,87 @@ def _run(settings: IssuerSettings, options: argparse.Namespace) -> int:
             return key_commands.run(settings.for_a_command(), options)
         case "users" | "sessions" | "stats":
             return admin_commands.run(settings.for_a_command(), options)
-    return serve(settings)
+    return serve(settings, partial(reread, IssuerSettings, "log_level", options))
 
 
-def serve(settings: IssuerSettings) -> int:
+def serve(settings: IssuerSettings, read_level: ReadLevel) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code. Raises ``SettingsError``."""
     listener = _listen(settings.host, settings.port)
+    port = None
+    if settings.metrics_port:
+        from authix_issuer.metrics_port import MetricsPort  # noqa: PLC0415 - it imports an HTTP server of its own
+
+        port = MetricsPort(settings.metrics_host, settings.metrics_port).listen()
     if settings.workers == 1:
-        serve_on(settings, listener)
+        serve_on(settings, listener, port, read_level)
         return 0
-    logs.set_up(settings.log)
+    logs.set_up(settings.log, settings.log_level)
     asyncio.run(_try_out(settings))
+    tellers = port.ask_workers(settings.workers) if port else []
     _tell(settings, listener)
-    return Workers(partial(serve_on, settings, listener), settings.workers).run()
+    return Workers(
+        partial(serve_as_one_of_several, settings, listener, tellers, read_level),
+        settings.workers,
+        pass_on=(signal.SIGHUP,),
+        look=LiveLevel(settings.log_level, read_level).tick,
+        ending=listener.close,  # else clients connect to it, and nobody answers them
+        kill_after=settings.drain_time + _END_WITHIN,
+    ).run()
 
 
-def serve_on(settings: IssuerSettings, listener: socket.socket, _worker: int = 1) -> None:
+def serve_on(
+    settings: IssuerSettings, listener: socket.socket, metrics: MetricsPort | None, read_level: ReadLevel
+) -> None:
     """Serve on a socket that listens, in this process alone."""
+
+    async def begin(app: Sanic[Any, Any]) -> None:
+        _tell(settings, listener)
+        if metrics:
+            tell_issuer(app.ctx.metrics, app.ctx.issuer)
+            metrics.ask_here(app.ctx.metrics)
+
+    _serve(settings, listener, begin, read_level)
+
+
+def serve_as_one_of_several(
+    settings: IssuerSettings,
+    listener: socket.socket,
+    tellers: Sequence[socket.socket],
+    read_level: ReadLevel,
+    worker: int,
+) -> None:
+    """Serve on a socket that others accept from too; metrics are told to the parent where there are ``tellers``."""
+
+    async def begin(app: Sanic[Any, Any]) -> None:
+        if tellers:
+            from authix_issuer.metrics_port import tell  # noqa: PLC0415 - as above
+
+            tell_issuer(app.ctx.metrics, app.ctx.issuer)
+            app.ctx.telling = await tell(app.ctx.metrics, tellers[worker - 1])
+        end_with_parent()
+
+    _serve(settings, listener, begin, read_level)
+
+
+def _serve(
+    settings: IssuerSettings,
+    listener: socket.socket,
+    begin: Callable[[Sanic[Any, Any]], Coroutine[Any, Any, None]],
+    read_level: ReadLevel,
+) -> None:
     app = build_app(settings)
+    app.after_server_start(begin)
+    level = LiveLevel(settings.log_level, read_level)
 
     @app.after_server_start
-    async def begin(_: Sanic[Any, Any]) -> None:
-        if settings.workers == 1:
-            _tell(settings, listener)
-        end_with_parent()
+    async def follow_level(app: Sanic[Any, Any]) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, level.refresh)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+        app.ctx.level = asyncio.create_task(level.follow())
+
+    @app.before_server_stop
+    async def leave_level(app: Sanic[Any, Any]) -> None:
+        app.ctx.level.cancel()
 
     app.run(sock=listener, single_process=True, protocol=PromptHttpProtocol)
 

@@ -3,6 +3,10 @@
 Rule: a request must be there as a whole within the request time-out, counted from its first byte. Sanic counts from the
 last byte, so a client that sends one now and then would hold its connection as long as it likes; and while a body comes
 in it waits as long as for an answer. A request that is not there in time is answered 408 where an answer is possible.
+
+At the end a connection between two requests is closed, but not before it was silent for a moment: the next request, or
+the first of a new connection, may be on its way, and a client does not send it again by itself. It is answered, and the
+answer says that it was the last.
 """
 
 from __future__ import annotations
@@ -15,6 +19,8 @@ from sanic.server.protocols.http_protocol import HttpProtocol
 
 _FAREWELL = 1.0
 """Seconds for the refusal to be written."""
+_LAST_CALL = 1.5
+"""Seconds of silence after which a connection is closed at the end; not whole ones, since many clients ask by those."""
 
 
 class PromptHttpProtocol(HttpProtocol):
@@ -27,6 +33,13 @@ class PromptHttpProtocol(HttpProtocol):
         super().data_received(data)
         if isinstance(http, Http) and (http.stage is not Stage.IDLE or _is_reading_body(http)):
             self._time = began
+
+    def close_if_idle(self) -> bool:
+        silent = monotonic() - self._time if self._time else 0.0
+        if silent < _LAST_CALL:
+            self.loop.call_later(_LAST_CALL - silent, super().close_if_idle)
+            return False
+        return super().close_if_idle()
 
     def check_timeouts(self) -> None:
         http = self.http

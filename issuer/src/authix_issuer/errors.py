@@ -175,9 +175,13 @@ class Overloaded(IssuerError):
 
 
 class StoreUnavailable(IssuerError):
-    """An engine did not answer or refused to write."""
+    """An engine did not answer or refused to write; ``engine`` is its kind, where it is not about several."""
 
     code = "store_unavailable"
+
+    def __init__(self, reason: str = "", engine: str = "") -> None:
+        super().__init__(reason)
+        self.engine = engine
 
 
 class TopicUnavailable(IssuerError):

@@ -56,6 +56,11 @@ class Feed:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def followers(self) -> int:
+        """How many follow it now."""
+        return len(self._followers)
+
     def wake(self) -> None:
         """Read the log now."""
         self._wake.set()

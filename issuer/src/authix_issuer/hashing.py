@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
@@ -19,7 +20,9 @@ from typing import Final, Self, TypeVar
 import argon2
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from authix import tracing
 from authix_issuer.errors import Overloaded
+from authix_issuer.metrics import Histogram
 
 T = TypeVar("T")
 
@@ -77,6 +80,12 @@ class PasswordHasher:
         self._busy = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hash", initializer=_give_way)
         self._dummy = ""
+        self.waits = Histogram()
+        """From the question to a thread."""
+        self.durations = Histogram()
+        """In the thread."""
+        self.refused = 0
+        """Passwords that found the queue full."""
 
     async def __aenter__(self) -> Self:
         self._dummy = await self._run(lambda: self._argon2.hash(secrets.token_bytes(32)))
@@ -85,7 +94,8 @@ class PasswordHasher:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self._pool.shutdown)
+        # whoever waits still is gone: the drain is over
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     async def hash(self, password: bytes) -> str:
         """The hash of ``password``. Raises ``Overloaded`` when too many are waiting."""
@@ -113,15 +123,25 @@ class PasswordHasher:
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._busy >= self._limit:
+            self.refused += 1
             raise Overloaded("too many passwords are waiting to be checked; try again in a moment")
         self._busy += 1
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+            future = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, work, time.perf_counter())
             future.add_done_callback(self._done)
         except BaseException:
             self._busy -= 1
             raise
-        return await future
+        with tracing.span("hash"):  # the wait for a thread included
+            return await future
+
+    def _timed(self, work: Callable[[], T], asked: float) -> T:
+        began = time.perf_counter()
+        self.waits.observe(began - asked)
+        try:
+            return work()
+        finally:
+            self.durations.observe(time.perf_counter() - began)
 
     def _done(self, _: object) -> None:
         self._busy -= 1

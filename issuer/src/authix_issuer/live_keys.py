@@ -77,7 +77,8 @@ class LiveKeys:
         self._heard: set[str] = set()
         self._shown = Ring()
         self._in_use = SigningKeys(None, KeySet())
-        self._problem: str | None = None
+        self.problem: str | None = None
+        """Why the keys can't be kept up now."""
         self._full = False
         self._task: asyncio.Task[None] | None = None
 
@@ -109,6 +110,11 @@ class LiveKeys:
     @property
     def pem(self) -> Document:
         return self._in_use.pem
+
+    @property
+    def in_hand(self) -> tuple[KeyReport, ...]:
+        """Every key as it was seen last, the oldest first; asks no store."""
+        return tuple(self._report(key) for key in self._ring.keys)
 
     def follow(self, use: Callable[[KeySet], None]) -> None:
         """Have ``use`` called with the published keys, now and whenever they change."""
@@ -273,11 +279,11 @@ class LiveKeys:
         """Say it once when keys can't be kept up, and once when they can again."""
         problem = None if error is None else str(error) or type(error).__name__
         unforeseen = None if isinstance(error, IssuerError) else error
-        if problem and (unforeseen or not self._problem):
+        if problem and (unforeseen or not self.problem):
             logger.error("the signing keys in hand go on, but can't be kept up: %s", problem, exc_info=unforeseen)
-        elif self._problem and not problem:
+        elif self.problem and not problem:
             logger.info("the signing keys are kept up again")
-        self._problem = problem
+        self.problem = problem
         full = len(self._ring.keys) >= MAX_KEYS
         if full and not self._full:
             logger.warning("%d signing keys are published; none is rotated until old ones are gone", MAX_KEYS)

@@ -1,6 +1,7 @@
 """Logs: readable on a console or one JSON object a line.
 
-Rule: a line says what happened and to what, never with a password, a token, a cookie or a key.
+Rule: a line says what happened and to what, never with a password, a token, a cookie or a key. What is bound to the
+context, such as the id of the request, stands in every line.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import sys
 
 import structlog
 
+from authix import log_level
 from authix.errors import SettingsError
 
 
-def set_up(form: str) -> None:
-    """Send all logging to standard error, as ``console`` or ``json``."""
+def set_up(form: str, level: str = "info") -> None:
+    """Send all logging from ``level`` on to standard error, as ``console`` or ``json``."""
     shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -35,8 +38,9 @@ def set_up(form: str) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.INFO)
-    for name in ("httpx", "httpcore", "sanic.root", "sanic.server"):
+    log_level.use(level)
+    # PyMongo at debug tells whole documents, hashes of passwords among them.
+    for name in ("httpx", "httpcore", "pymongo", "sanic.root", "sanic.server"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # It says each second that a broker is away; the relay and the feed say it once, and with what follows from it.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

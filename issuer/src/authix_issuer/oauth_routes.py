@@ -59,7 +59,7 @@ async def revoke(request: Request) -> HTTPResponse:
         with contextlib.suppress(TokenError):
             claims = await issuer.own_tokens.signed(token)
             await issuer.sessions.close_of(claims, Scope.SESSION, caller, Event.TOKEN_REVOKED)
-    return HTTPResponse(status=200, headers=NO_STORE)
+    return HTTPResponse("", 200, NO_STORE, "text/plain")
 
 
 def shown_claims(claims: Claims) -> dict[str, Any]:

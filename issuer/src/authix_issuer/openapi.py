@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from authix_issuer import openapi_account, openapi_admin, openapi_oauth
+from authix_issuer.openapi_links import with_links
 from authix_issuer.openapi_parts import (
     JSON_TYPE,
     NOT_MODIFIED,
@@ -205,5 +206,5 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
             },
         },
     }
-    found["paths"] = with_origin_check(found["paths"])
+    found["paths"] = with_links(with_origin_check(found["paths"]))
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from authix_issuer.grants import MAX_ROLES, ROLE
 from authix_issuer.openapi_parts import (
     ACCESS_TOKEN,
     BOOLEAN,
@@ -21,7 +22,12 @@ from authix_issuer.openapi_parts import (
 )
 
 _EMAIL, _PASSWORD = TEXT | {"format": "email"}, TEXT | {"format": "password"}
-_ROLES = {"type": "array", "items": TEXT | {"minLength": 1, "maxLength": 64}, "maxItems": 64, "uniqueItems": True}
+_ROLES = {
+    "type": "array",
+    "items": TEXT | {"pattern": f"^{ROLE.pattern}$"},
+    "maxItems": MAX_ROLES,
+    "uniqueItems": True,
+}
 _CLAIMS = {
     "type": "object",
     "description": "What access tokens say besides the registered claims; at most 2 KiB and 8 levels deep.",
@@ -83,7 +89,7 @@ PATHS: dict[str, Any] = {
             _QUERY,
             parameters=[
                 _query("email", "the email of one account", format="email"),
-                _query("after", "the id after which the page begins"),
+                _query("after", "the id after which the page begins", pattern="^[!-~]{0,128}$"),
                 _query("limit", "accounts in the page", type="integer", minimum=1, maximum=1000, default=100),
             ],
         ),
@@ -117,7 +123,10 @@ PATHS: dict[str, Any] = {
             _BUSY_OR_ONESELF,
             REFUSED_BODY,
             parameters=_path("user"),
-            **_body(object_of({}, roles=_ROLES, claims=_CLAIMS, state=TEXT | {"enum": ["active", "disabled"]})),
+            **_body(
+                object_of({}, roles=_ROLES, claims=_CLAIMS, state=TEXT | {"enum": ["active", "disabled"]})
+                | {"minProperties": 1}
+            ),
         ),
         "delete": _call(
             "admin_delete_user",

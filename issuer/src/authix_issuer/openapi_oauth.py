@@ -23,7 +23,8 @@ _TOKEN = {
     "content": content(
         "application/x-www-form-urlencoded",
         object_of(
-            {"token": TEXT}, token_type_hint=TEXT | {"description": "Ignored: a token's kind is seen from itself."}
+            {"token": TEXT | {"minLength": 1}},
+            token_type_hint=TEXT | {"description": "Ignored: a token's kind is seen from itself."},
         ),
     ),
 }

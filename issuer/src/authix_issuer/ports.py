@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
 
 from authix.events import MAX_TOKEN_LIFE, Heartbeat, KeyRevoked, SessionRevoked, UserRevoked
+from authix.tracing import Headers
 
 KEEP_EXPIRED_US: Final = 2 * MAX_TOKEN_LIFE * 1_000_000
 """An expired session is kept beyond the longest access token it gave out, because a logout must still revoke that."""
@@ -275,6 +276,9 @@ class Outbox(RevocationLog, Protocol):
     async def unpublished(self, *, age: float, limit: int) -> list[Logout]:
         """Up to ``limit`` entries (a shard) older than ``age`` seconds that nobody has marked as published."""
 
+    async def backlog(self) -> int:
+        """How many entries nobody has marked as published."""
+
     async def published(self, revocations: Iterable[Logout]) -> None:
         """Mark entries as published; only after the topic has confirmed them."""
 
@@ -316,8 +320,8 @@ class Topic(Protocol):
     What is appended is answered with the positions after it, once all replicas that must have it do.
     """
 
-    async def publish(self, revocations: list[Logout]) -> Positions:
-        """Append them, each to its subject's partition."""
+    async def publish(self, revocations: list[Logout], contexts: Mapping[Logout, Headers] = {}) -> Positions:
+        """Append them, each to its subject's partition, with the context of its trace where there is one."""
 
     async def announce(self, heartbeat: Heartbeat) -> Positions:
         """Append a heartbeat to every partition."""

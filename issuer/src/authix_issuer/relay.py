@@ -16,6 +16,7 @@ import secrets
 from types import TracebackType
 from typing import Self
 
+from authix import tracing
 from authix.events import Heartbeat
 from authix_issuer.errors import IssuerError, StoreUnavailable
 from authix_issuer.ports import Extent, Logout, Outbox, Topic
@@ -41,9 +42,13 @@ class Relay:
         self._topic = topic
         self._holder = secrets.token_hex(8)
         self._fresh: list[Logout] = []
+        self._contexts: dict[Logout, tracing.Headers] = {}
+        """Of the traces that fresh ones belong to; the outbox keeps none."""
         self._wake = asyncio.Event()
         self.problem: str | None = None
         """Why publishing does not work now."""
+        self.leads = False
+        """Whether this worker holds the lease, as far as it knows."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -66,6 +71,8 @@ class Relay:
         """Publish a revocation that this process has just written; it is in the outbox already."""
         if len(self._fresh) < _MAX_FRESH:
             self._fresh.append(revocation)
+            if context := tracing.carried():
+                self._contexts[revocation] = context
             self._wake.set()
 
     async def _publish_fresh(self) -> None:
@@ -87,7 +94,7 @@ class Relay:
                 more = await self._take_over()
                 self._report(None)
             except Exception as error:  # noqa: BLE001 - whatever it is, without this task some would never come
-                more = False
+                more = self.leads = False
                 self._report(error)
                 with contextlib.suppress(StoreUnavailable):
                     await self._outbox.release(self._holder)
@@ -97,7 +104,8 @@ class Relay:
 
     async def _take_over(self) -> bool:
         """If the lease is to be had, publish a page of what was left and send a heartbeat; True when there was some."""
-        if not await self._outbox.lease(self._holder, LEASE):
+        self.leads = await self._outbox.lease(self._holder, LEASE)
+        if not self.leads:
             await self._topic.check()
             return False
         known = Trail.read(await self._outbox.trail())
@@ -134,7 +142,8 @@ class Relay:
 
     async def _publish(self, revocations: list[Logout]) -> None:
         if revocations:
-            await self._topic.publish(revocations)
+            contexts = {event: self._contexts.pop(event) for event in revocations if event in self._contexts}
+            await self._topic.publish(revocations, contexts)
             await self._outbox.published(revocations)
 
     def _take_fresh(self) -> list[Logout]:

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import NamedTuple
 
+from authix import tracing
 from authix.claims import Claims
 from authix.events import SessionRevoked
 from authix_issuer.access_tokens import AccessTokens
@@ -87,7 +88,8 @@ class Sessions:
         agent = "".join(filter(str.isprintable, caller.agent[:_LONGEST_AGENT]))
         device = Device(agent, kept(caller.address, self._address))
         session = NewSession(token.session, user.id, grants, token.secret_hash, self._life_us, self._idle_us, device)
-        opened = await self._store.open(session, most=self._most)
+        with tracing.span("open session"):
+            opened = await self._store.open(session, most=self._most)
         for revocation in opened.ended:
             self._revoked(revocation)
             self._audit.record(Event.SESSION_DISPLACED, OK, caller, subject=user.id, session=session_of(revocation))
@@ -96,7 +98,8 @@ class Sessions:
     async def refresh(self, refresh_token: str, caller: Caller = NOBODY) -> Tokens:
         """Exchange a refresh token. Raises ``RefreshTokenInvalid`` or ``RefreshTokenReused``."""
         token = self._refresh_tokens.read(refresh_token)
-        outcome = await self._store.refresh(_present(token), token.counter, grace_us=self._grace_us)
+        with tracing.span("refresh session"):
+            outcome = await self._store.refresh(_present(token), token.counter, grace_us=self._grace_us)
         if isinstance(outcome, Reused):
             self._revoked(outcome.revocation)
             reused = RefreshTokenReused.code
@@ -144,7 +147,8 @@ class Sessions:
             self._revoked(revocation)
 
     async def _close(self, presented: Presented, scope: Scope, caller: Caller, event: Event) -> bool:
-        revocation = await self._store.close(presented, scope)
+        with tracing.span("close session"):
+            revocation = await self._store.close(presented, scope)
         if revocation is None:
             return False
         self._revoked(revocation)

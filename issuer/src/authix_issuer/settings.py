@@ -18,6 +18,7 @@ import limits
 from authix.events import MAX_TOKEN_LIFE
 from authix.kafka_settings import KafkaSecurity, kafka_servers
 from authix.keys import ALGORITHMS, AlgorithmName
+from authix.log_level import LEVELS
 from authix.settings import choice, file_to_be, is_loopback, secret_text, setting, shown, text, url, whole_number
 from authix_issuer.addresses import FORWARDED, X_FORWARDED_FOR, Kept
 from authix_issuer.audit import OFF, STDERR, STDOUT
@@ -116,6 +117,13 @@ class IssuerSettings(KafkaSecurity):
     workers: int = setting(
         "AUTHIX_WORKERS", whole_number(1, 64), "worker processes; more than one needs MongoDB and Redis", default=1
     )
+    metrics_host: str = setting("AUTHIX_METRICS_HOST", text, "the address of the port for metrics", default="127.0.0.1")
+    metrics_port: int = setting(
+        "AUTHIX_METRICS_PORT",
+        whole_number(0, 65535),
+        "the port on which /metrics is served, without a token; 0: none",
+        default=0,
+    )
     data_dir: str = setting("AUTHIX_DATA_DIR", text, "the folder of the embedded stores", default="authix-data")
     users_url: str = setting(
         "AUTHIX_USERS_URL", store_url(*MONGODB), "where users and keys live", default="", secret=True
@@ -191,7 +199,7 @@ class IssuerSettings(KafkaSecurity):
         "AUTHIX_MAX_SESSIONS",
         whole_number(0, 1000),
         "sessions that one user may have; the oldest ends for a new one; 0 for no limit",
-        default=0,
+        default=100,
     )
     refresh_grace: int = setting(
         "AUTHIX_REFRESH_GRACE", whole_number(0, 300), "seconds in which a refresh may be repeated", default=10
@@ -239,6 +247,18 @@ class IssuerSettings(KafkaSecurity):
         default="secure",
     )
     log: str = setting("AUTHIX_LOG", choice("console", "json"), "console or json", default="console")
+    log_level: str = setting(
+        "AUTHIX_LOG_LEVEL",
+        choice(*LEVELS),
+        "from which level on there are lines: debug, info, warning or error; taken up without a restart",
+        default="info",
+    )
+    drain_time: int = setting(
+        "AUTHIX_DRAIN_TIME",
+        whole_number(1, 600),
+        "seconds for which requests are still answered after SIGTERM",
+        default=10,
+    )
     audit: str = setting("AUTHIX_AUDIT", audit_target, "stdout, off or the path of the audit log", default=STDOUT)
 
     def __post_init__(self) -> None:

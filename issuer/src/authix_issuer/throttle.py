@@ -74,7 +74,7 @@ class Throttle:
         self._away = False
 
     async def registration(self, address: str) -> None:
-        """Count a registration from ``address``. Raises ``TooManyRequests``."""
+        """Count a registration, or a change of an email, from ``address``. Raises ``TooManyRequests``."""
         await self._admit("register", self._registrations, address)
 
     @asynccontextmanager

@@ -6,13 +6,14 @@ engines that the settings do not name are not imported: they are half of the sta
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from authix.errors import SettingsError
-from authix.events import Heartbeat, KeyRevoked
+from authix.events import Heartbeat, KeyRevoked, SessionRevoked, UserRevoked
 from authix.freshness import WhenStale
 from authix.keys import ALGORITHMS
 from authix.verifier import Verifier
@@ -51,6 +52,9 @@ Store: TypeAlias = "sqlite_sessions.SqliteSessions | RedisSessions"
 """A session store with its revocation log and outbox."""
 
 
+_KINDS: dict[type[Logout], str] = {UserRevoked: "user", SessionRevoked: "session", KeyRevoked: "key"}
+
+
 class Issuer(NamedTuple):
     """The running parts that the routes call."""
 
@@ -67,8 +71,11 @@ class Issuer(NamedTuple):
     store: Store
     relay: Relay | None
     audit: Audit
+    hasher: PasswordHasher
     throttle: Throttle
     clients: ClientAddresses
+    revocations: Counter[str]
+    """How many this process has written, by kind."""
 
 
 @asynccontextmanager
@@ -91,7 +98,10 @@ async def _open(stack: AsyncExitStack, settings: IssuerSettings) -> Issuer:
     users, key_store = await _open_users(stack, settings)
     store, counters, attempts = await _open_sessions(stack, settings)
 
+    revocations: Counter[str] = Counter()
+
     def revoked(revocation: Logout) -> None:
+        revocations[_KINDS[type(revocation)]] += 1
         feed.wake()
         if relay is not None:
             relay.publish(revocation)
@@ -168,8 +178,10 @@ async def _open(stack: AsyncExitStack, settings: IssuerSettings) -> Issuer:
         store=store,
         relay=relay,
         audit=audit,
+        hasher=hasher,
         throttle=_throttle(settings, master, counters, attempts),
         clients=ClientAddresses(settings.trusted_proxies, settings.forwarded_by),
+        revocations=revocations,
     )
 
 

@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndTimestamp
 
+from authix import tracing
 from authix.errors import SourceError
 from authix.events import LOG_WINDOW, Heartbeat, Revocation, Take, decode_event
 from authix.kafka_connection import refusal
@@ -144,7 +145,9 @@ class KafkaFeed:
                     elif event is not None:
                         revocations.append(event)
             finally:  # what stands before a record that can't be read counts too
-                self._take(*revocations)
+                # what is replayed was traced by whoever took it when it was new
+                with tracing.taking(self._topic, (record.headers for record in records if self._healthy)):
+                    self._take(*revocations)
         # None: it is gone. An aiokafka that is to read a topic that is not there uses up a whole core.
         if consumer.partitions_for_topic(self._topic) != reading.numbers:
             raise SourceError("the topic's partitions changed")

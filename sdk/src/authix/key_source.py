@@ -95,6 +95,8 @@ class HttpKeySource:
         self.url = url
         self.attempts = 0
         """Fetches begun so far."""
+        self.confirmed_at: float | None = None
+        """When the source last told the keys that are in use (``time.monotonic``); None before it first did."""
         self._use = use
         self._cool_down = cool_down
         self._timeout = timeout
@@ -194,6 +196,7 @@ class HttpKeySource:
             self._saved_at = float("-inf")
             logger.info("keys %s: %d in the set", self._asking.url, len(keys))
         self._asking.answer = answer
+        self.confirmed_at = time.monotonic()
         return min(max(answer.life * 0.75, _REFRESH_AT_LEAST), _REFRESH_AT_MOST)
 
     def _checked(self, document: bytes) -> str:

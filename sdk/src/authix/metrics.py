@@ -43,6 +43,11 @@ def _families(verifiers: Collection[Authix]) -> Iterator[Metric]:
     for code, count in sorted(counts.items()):
         decisions.add_metric([code], count)
     yield decisions
+    yield CounterMetricFamily(
+        "authix_signatures",
+        "Signatures computed; the other tokens were known from before.",
+        value=sum(auth.verifier.signatures for auth in verifiers),
+    )
     ages = [auth.freshness for auth in verifiers]
     for name, text, value in (
         ("authix_ready", "1 when tokens can be judged.", min((auth.ready() for auth in verifiers), default=None)),
@@ -65,6 +70,16 @@ def _families(verifiers: Collection[Authix]) -> Iterator[Metric]:
             ),
         ),
         ("authix_keys", "Keys of the key set.", min((len(auth.verifier.keys) for auth in verifiers), default=None)),
+        (
+            "authix_keys_age_seconds",
+            "Since when the issuer has not told the keys in use; absent before it first did.",
+            max((age for auth in verifiers if (age := auth.keys_age) is not None), default=None),
+        ),
+        (
+            "authix_feed_replay_seconds",
+            "From the start until all logouts that count were known; absent before.",
+            max((took for auth in verifiers if (took := auth.replay_seconds) is not None), default=None),
+        ),
     ):
         gauge = GaugeMetricFamily(name, text)
         if value is not None:

@@ -75,6 +75,9 @@ class Authix:
         self.listeners: list[Callable[[Revocation], None]] = []
         """Those of ``on_revoked``."""
         self._stood_in = False
+        self.replay_seconds: float | None = None
+        """How long it took from the start until all logouts that count were known; None before."""
+        self._began = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._know_nothing()
         instances.add(self)
@@ -92,6 +95,7 @@ class Authix:
         if self.running:
             raise RuntimeError("this Authix is already running")
         _tell_prometheus()
+        self._began = self.clock.monotonic()
         if self.begin_stood_in():
             return
         jobs = [self._key_source.keep_fresh(), self._evict()]
@@ -108,6 +112,7 @@ class Authix:
         if stand_in is None:
             return False
         self.clock, self._stood_in = stand_in.clock, True
+        self._began = self.clock.monotonic()
         self._know_nothing()
         stand_in.attach(self)
         return True
@@ -198,6 +203,12 @@ class Authix:
         return self.verifier.freshness.age(self.clock.monotonic())
 
     @property
+    def keys_age(self) -> float | None:
+        """Seconds since the issuer last told the keys in use; None before it first did."""
+        confirmed_at = self._key_source.confirmed_at
+        return None if confirmed_at is None else time.monotonic() - confirmed_at
+
+    @property
     def feeds_in_use(self) -> tuple[str, ...]:
         """The URLs of the feeds that are followed now: the preferred one, and others while those before are stale."""
         return self._feeds.in_use
@@ -238,6 +249,8 @@ class Authix:
             if news and watched and not isinstance(event, Heartbeat):
                 self.streams.apply(event)
                 self._tell(event)
+        if self.replay_seconds is None and self.freshness is not None:
+            self.replay_seconds = monotonic - self._began
 
     def _tell(self, event: Revocation) -> None:
         for tell in tuple(self.listeners):
@@ -248,6 +261,7 @@ class Authix:
 
     def _know_nothing(self) -> None:
         settings = self.settings
+        self.replay_seconds = None
         self.verifier = Verifier(
             issuer=settings.issuer,
             audience=settings.audience,

@@ -1,9 +1,10 @@
-"""Settings from the environment, from files and from arguments.
+"""Settings from arguments, the environment, files and a mounted folder.
 
-Rule: a setting is declared once, as a field that knows its name, its text form and its default. ``NAME_FILE`` reads it
-from a file, an argument or ``--flag`` wins over both. All problems are reported together, one sentence each, naming the
-setting and saying how to mend it (what does not go together, once each by itself is right); a secret's value is never
-part of a sentence or a repr.
+Rule: a setting is declared once, as a field that knows its name, its text form and its default. An argument or
+``--flag`` wins over the environment, where ``NAME_FILE`` reads it from a file, and that wins over the file of its name
+in ``AUTHIX_SETTINGS_DIR``. All problems are reported together, one sentence each, naming the setting and saying how to
+mend it (what does not go together, once each by itself is right); a secret's value is never part of a sentence or a
+repr.
 """
 
 from __future__ import annotations
@@ -15,14 +16,36 @@ import re
 import ssl
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 from authix.errors import SettingsError
 
 S = TypeVar("S")
 REQUIRED = dataclasses.MISSING
+DIRECTORY = "AUTHIX_SETTINGS_DIR"
+"""Names a folder with a file for each setting, called as the setting is, as Kubernetes mounts a ConfigMap or Secret."""
+_PREFIX = "AUTHIX_"
+
+
+class Given(NamedTuple):
+    """What was given for a setting, and where."""
+
+    raw: Any
+    source: str
+
+
+class Effective(NamedTuple):
+    """A setting as it is in force, for people to see."""
+
+    name: str
+    value: str
+    """As one would set it; empty for a secret, and where there is none."""
+    source: str
+    """``flag``, ``environment``, the path of a file, ``default``, or ``missing``."""
+    secret: bool
 
 
 def setting(
@@ -38,22 +61,29 @@ def setting(
     return dataclasses.field(default=default, repr=not secret, metadata=meta)
 
 
-def load(cls: type[S], environ: Mapping[str, str] | None = None, arguments: Mapping[str, Any] | None = None) -> S:
+def load(
+    cls: type[S],
+    environ: Mapping[str, str] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    whole: bool = False,
+) -> S:
     """Build the settings dataclass ``cls``.
 
-    ``arguments`` are values by field name; None means not given. Raises ``SettingsError`` naming every problem.
+    ``arguments`` are values by field name; None means not given. ``whole``: ``cls`` is all that a program knows, so
+    another name in the settings folder is a mistake. Raises ``SettingsError`` naming every problem.
     """
     environ = os.environ if environ is None else environ
-    given = {name: value for name, value in (arguments or {}).items() if value is not None}
-    values, problems = {}, []
-    for field in dataclasses.fields(cast(Any, cls)):
+    fields = dataclasses.fields(cast(Any, cls))
+    values: dict[str, Any] = {}
+    problems = _folder_problems(environ, {field.metadata["name"] for field in fields} if whole else None)
+    for field in fields:
         try:
-            raw = given.get(field.name, _from_environment(field.metadata["name"], environ))
-            if raw is None:
-                if field.default is REQUIRED:
-                    problems.append(f"{field.metadata['name']} is missing: set it to {field.metadata['help']}.")
-                continue
-            values[field.name] = field.metadata["parse"](str(raw)) if isinstance(raw, str | int | float) else raw
+            given = _find(field, environ, arguments or {})
+            if given is not None:
+                values[field.name] = _parsed(field, given.raw)
+            elif field.default is REQUIRED:
+                problems.append(f"{field.metadata['name']} is missing: set it to {field.metadata['help']}.")
         except ValueError as error:
             problems.append(f"{field.metadata['name']} {error}.")
     if not problems:
@@ -62,6 +92,34 @@ def load(cls: type[S], environ: Mapping[str, str] | None = None, arguments: Mapp
         except ValueError as error:
             problems.append(f"{error}.")
     raise SettingsError("\n".join(problems))
+
+
+def reread(cls: type[Any], name: str, options: Namespace) -> Any:
+    """The field ``name`` of a running program's settings, as its sources tell it now. Raises ``SettingsError``."""
+    (field,) = (field for field in dataclasses.fields(cls) if field.name == name)
+    try:
+        given = _find(field, os.environ, vars(options))
+        return field.default if given is None else _parsed(field, given.raw)
+    except ValueError as error:
+        raise SettingsError(f"{field.metadata['name']} {error}.") from None
+
+
+def effective(cls: type[Any], options: Namespace) -> list[Effective]:
+    """Every setting of a program with its source, right or wrong."""
+    found = []
+    for field in dataclasses.fields(cls):
+        name, secret = field.metadata["name"], field.metadata["secret"]
+        try:
+            given = _find(field, os.environ, vars(options))
+        except ValueError:  # `load` says what is wrong with it
+            found.append(Effective(name, "", "unreadable", secret))
+            continue
+        if given is not None:
+            found.append(Effective(name, "" if secret else str(given.raw), given.source, secret))
+        else:
+            source = "missing" if field.default is REQUIRED else "default"
+            found.append(Effective(name, "" if secret else spell(field.default), source, secret))
+    return found
 
 
 def named(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,9 +140,9 @@ def add_flags(parser: ArgumentParser, cls: type[Any]) -> None:
             )
 
 
-def from_flags(cls: type[S], options: Namespace) -> S:
-    """The settings of a program: its flags over its environment."""
-    return load(cls, arguments={f.name: getattr(options, f.name, None) for f in dataclasses.fields(cast(Any, cls))})
+def from_flags(cls: type[S], options: Namespace, *, whole: bool = False) -> S:
+    """The settings of a program: its flags over its environment. ``whole`` as ``load`` takes it."""
+    return load(cls, arguments=vars(options), whole=whole)
 
 
 def spell(default: object) -> str:
@@ -99,16 +157,52 @@ def spell(default: object) -> str:
     return str(default)
 
 
-def _from_environment(name: str, environ: Mapping[str, str]) -> str | None:
-    path = environ.get(f"{name}_FILE")
+def _find(field: dataclasses.Field[Any], environ: Mapping[str, str], arguments: Mapping[str, Any]) -> Given | None:
+    """What is given for the setting, by the best of its sources. Raises ``ValueError``."""
+    name = field.metadata["name"]
+    if arguments.get(field.name) is not None:
+        return Given(arguments[field.name], "flag")
+    value, path = environ.get(name), environ.get(f"{name}_FILE")
+    if value and path:
+        raise ValueError(f"and {name}_FILE are both set: keep one")
+    if value:
+        return Given(value, "environment")
     if path:
-        if environ.get(name):
-            raise ValueError(f"and {name}_FILE are both set: keep one")
-        try:
-            return Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"can't be read from {name}_FILE={path} ({type(error).__name__}): mend the path") from None
-    return environ.get(name) or None
+        return Given(_read(Path(path), f"{name}_FILE={path}"), path)
+    if directory := environ.get(DIRECTORY):
+        mounted = Path(directory, name)
+        if mounted.is_file() and (value := _read(mounted, str(mounted))):
+            return Given(value, str(mounted))
+    return None
+
+
+def _read(path: Path, told: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"can't be read from {told} ({type(error).__name__}): mend the path") from None
+
+
+def _parsed(field: dataclasses.Field[Any], raw: Any) -> Any:
+    return field.metadata["parse"](str(raw)) if isinstance(raw, str | int | float) else raw
+
+
+def _folder_problems(environ: Mapping[str, str], names: set[str] | None) -> list[str]:
+    """What is wrong with the settings folder itself; ``names`` are those that it may hold, None for any."""
+    directory = environ.get(DIRECTORY)
+    if not directory:
+        return []
+    try:
+        mounted = sorted(path.name for path in Path(directory).iterdir() if path.name.startswith(_PREFIX))
+    except OSError as error:
+        return [f"{DIRECTORY}={directory} is no folder that can be read ({type(error).__name__}): mend the path."]
+    problems = []
+    for name in mounted:
+        if names is not None and name not in names:  # its setting would be left at the default, and nobody would know
+            like = get_close_matches(name, names, 1)
+            meant = f"rename it to {like[0]} if that is meant, or remove it" if like else "remove it"
+            problems.append(f"{name} in {DIRECTORY}={directory} is no setting of this program: {meant}.")
+    return problems
 
 
 def text(value: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
-from cachetools import FIFOCache
+from cachetools import Cache, FIFOCache
 
 from authix import errors, tokens
 from authix.claims import OURS, ClaimPaths, Claims
@@ -63,11 +63,16 @@ class _Verified(msgspec.Struct, frozen=True, gc=False):
     """The claim that forbids it for longest."""
 
 
-class _Remembered(FIFOCache[str, _Verified | None]):
+class _Remembered(Cache[str, _Verified | None]):
     """Verified tokens. The oldest makes room, which is also the first to expire, so a look changes nothing.
 
-    So looks need no lock: they read one dict. Whoever adds holds the lock.
+    So looks need no lock: they read one dict. Whoever adds holds the lock. A dict knows the order of its keys, which
+    FIFOCache would keep once more, in as much time as the rest takes.
     """
+
+    def popitem(self) -> tuple[str, _Verified | None]:
+        oldest = next(iter(self))
+        return oldest, self.pop(oldest)
 
     def __missing__(self, token: str) -> None:
         """Left while it was looked at."""
@@ -125,6 +130,7 @@ class Verifier:
         self._taken = _REGISTERED | {path[0] for path in claims.all() if len(path) == 1}
         self.revocations = RevocationMap(max_revocations)
         self.freshness = Freshness()
+        self._signatures = 0
 
     if not TYPE_CHECKING:  # or a type checker would let any name be set
 
@@ -132,6 +138,11 @@ class Verifier:
             super().__setattr__(name, value)
             if not name.startswith("_"):
                 self._begin_era(self.keys)  # what was verified under another setting is judged anew
+
+    @property
+    def signatures(self) -> int:
+        """How many signatures were computed: of tokens that were not remembered."""
+        return self._signatures
 
     @property
     def keys(self) -> KeySet:
@@ -204,16 +215,18 @@ class Verifier:
             raise AlgorithmRefused("the token's algorithm is not its key's")
         known = bool(era.wrong) and _digest(token) in era.wrong
         if known or not key.verify(parts.signing_input, parts.signature):
-            self._remember_wrong(token, era)
+            self._remember_wrong(token, era, computed=not known)
             raise SignatureInvalid("the token's signature is wrong", known=known)
-        if len(token) <= self._cached_token_bytes:
-            with self._cache_lock:
+        with self._cache_lock:
+            self._signatures += 1
+            if len(token) <= self._cached_token_bytes:
                 era.verified[token] = verified
         return verified
 
-    def _remember_wrong(self, token: str, era: _Era) -> None:
-        if self._wrong_entries:
-            with self._cache_lock:
+    def _remember_wrong(self, token: str, era: _Era, *, computed: bool) -> None:
+        with self._cache_lock:
+            self._signatures += computed
+            if self._wrong_entries:
                 era.wrong[_digest(token)] = None
 
     def _read_claims(self, payload: bytes, key_id: str) -> _Verified:

@@ -41,11 +41,27 @@ class _Worker(NamedTuple):
 
 
 class Workers:
-    def __init__(self, work: Work, count: int, *, pass_on: Collection[signal.Signals] = ()) -> None:
-        """``pass_on``: the signals that every worker is given too; it unblocks them when it is ready to take them."""
+    def __init__(
+        self,
+        work: Work,
+        count: int,
+        *,
+        pass_on: Collection[signal.Signals] = (),
+        look: Callable[[], None] = lambda: None,
+        ending: Callable[[], None] = lambda: None,
+        kill_after: float = _KILL_AFTER,
+    ) -> None:
+        """``pass_on``: the signals that every worker is given too; it unblocks them when it is ready to take them.
+
+        ``look`` is called a few times a second, ``ending`` once before the workers are told to end, ``kill_after``
+        seconds from which on they have no more time.
+        """
         self._work = work
         self._count = count
         self._pass_on = pass_on
+        self._look = look
+        self._ending = ending
+        self._kill_after = kill_after
         self._running: dict[SpawnProcess, _Worker] = {}
         self._stopping = threading.Event()
 
@@ -61,6 +77,7 @@ class Workers:
                 for missing in set(range(1, self._count + 1)) - {worker.number for worker in self._running.values()}:
                     self._start(missing)
             wait([process.sentinel for process in self._running], timeout=_LOOK_EVERY)
+            self._look()
             for process in self._ended():
                 quick = quick + 1 if self._running.pop(process).is_quick else 0
                 if self._stopping.is_set():
@@ -100,9 +117,10 @@ class Workers:
                 os.kill(process.pid, number)
 
     def _end_all(self) -> None:
+        self._ending()
         for process in self._running:
             process.terminate()
-        end = time.monotonic() + _KILL_AFTER
+        end = time.monotonic() + self._kill_after
         for process in self._running:
             process.join(max(0, end - time.monotonic()))
             if process.is_alive():

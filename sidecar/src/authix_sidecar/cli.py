@@ -1,4 +1,4 @@
-"""The command line: ``authix-sidecar serve``, ``health``, ``policy lint`` and ``policy explain``.
+"""The command line: ``authix-sidecar serve``, ``health``, ``config``, ``policy lint`` and ``policy explain``.
 
 Rule: a missing or wrong setting, or a policy file that can't be taken, ends with exit code 2 and one sentence for each
 problem. 1 is an answer: ``lint`` found something, ``explain`` says that the request is refused.
@@ -10,15 +10,18 @@ import argparse
 import asyncio
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
-from authix import health
+from authix import health, shown_settings
 from authix.errors import SettingsError
-from authix.settings import add_flags, from_flags
+from authix.log_level import LiveLevel
+from authix.settings import add_flags, from_flags, reread
 from authix_sidecar import logs
 from authix_sidecar.explain import Token, explain
 from authix_sidecar.policy_file import load_policy, place
@@ -49,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     health_parser = commands.add_parser("health", help="ask the sidecar that runs here; exit code 1 if it is not ready")
     add_flags(health_parser, SidecarSettings)
     health_parser.set_defaults(run=_health)
+    config_parser = commands.add_parser("config", help="print the settings in force, and where each comes from")
+    shown_settings.add_command(config_parser, SidecarSettings)
+    config_parser.set_defaults(run=partial(shown_settings.report, SidecarSettings))
     policy = commands.add_parser("policy", help="look at a policy file").add_subparsers(dest="look", required=True)
     lint = policy.add_parser("lint", help="say what is wrong or odd in it")
     lint.set_defaults(run=_lint)
@@ -75,15 +81,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = from_flags(SidecarSettings, options)
+    settings = from_flags(SidecarSettings, options, whole=True)
+    read_level = partial(reread, SidecarSettings, "log_level", Namespace(log_level=options.log_level))
     if settings.workers > 1:
-        return serve_by_workers(settings)
-    asyncio.run(serve(settings, logs.set_up(settings.log)))
+        return serve_by_workers(settings, read_level)
+    access = logs.set_up(settings.log, settings.log_level)
+    asyncio.run(serve(settings, access, LiveLevel(settings.log_level, read_level, access.use_level)))
     return 0
 
 
 def _health(options: argparse.Namespace) -> int:
-    settings = from_flags(SidecarSettings, options)
+    settings = from_flags(SidecarSettings, options, whole=True)
     return health.report(settings.host, settings.auth_port, tls=settings.tls_auth_port)
 
 

@@ -16,13 +16,14 @@ from time import monotonic
 from typing import cast
 
 from authix.errors import AuthixError
+from authix.request_ids import HEADER
 from authix_sidecar.decide import ALLOWED
 from authix_sidecar.errors import RequestRefused, RequestTooSlow, SidecarError, refusal_of
 from authix_sidecar.exchanges import Exchange
 from authix_sidecar.half_close import write_end
 from authix_sidecar.ports import Port
 from authix_sidecar.request_reader import RequestReader
-from authix_sidecar.requests import RequestHead
+from authix_sidecar.requests import RequestHead, new_request_id
 from authix_sidecar.rewrite import whole_answer
 
 # Times in seconds
@@ -36,6 +37,9 @@ BODY_RATE = 500.0
 """Bytes a second that a body must bring on average beyond that; time for which we did not read does not count."""
 SEND_TIME = 60.0
 """For a client to take what is already waiting for it."""
+LAST_CALL = 1.5
+"""Of silence, before a connection is closed because the program ends: its client may be sending the next request. Not
+whole seconds, since many clients ask by those."""
 LINGER_TIME = 2.0
 """For a client to notice that the connection has ended."""
 LINGER_BYTES = 1024 * 1024
@@ -71,6 +75,8 @@ class ClientConnection(asyncio.Protocol):
         """The answer's status once it has begun."""
         self.code = ""
         """Why the request ended otherwise than by being allowed and answered."""
+        self.request_id = b""
+        """What the request is called in all logs; there from its beginning on."""
         self.deadline = inf
         self.peer = b""
         self.scheme = b"http"
@@ -81,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._advancing = False
         self._begun = False
         self._started = 0.0
+        self._idle_since = 0.0
         self._keep = False
         self._last = False
         self._held = False
@@ -155,7 +162,9 @@ class ClientConnection(asyncio.Protocol):
 
     def refuse(self, error: AuthixError | SidecarError) -> None:
         status, headers, body = refusal_of(error)
-        self.answer(status, headers, body, error.code)
+        if not self.request_id:  # it could not be read
+            self.request_id = new_request_id()
+        self.answer(status, (*headers, (HEADER, self.request_id.decode("ascii"))), body, error.code)
 
     def start_tunnel(self) -> bytes:
         """From now on bytes are passed on unread; returns those that came early."""
@@ -207,7 +216,7 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.drain()
         elif self._idle:
-            self._transport.close()
+            self.deadline = min(self.deadline, self._idle_since + LAST_CALL)
 
     # --- what asyncio calls
 
@@ -217,7 +226,8 @@ class ClientConnection(asyncio.Protocol):
         self.peer = str(peer[0]).partition("%")[0].encode("ascii") if peer else b"unknown"
         if transport.get_extra_info("sslcontext") is not None:
             self.scheme = b"https"
-        self.deadline = monotonic() + HEAD_TIME
+        self._idle_since = monotonic()
+        self.deadline = self._idle_since + HEAD_TIME
         self._port.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -296,6 +306,7 @@ class ClientConnection(asyncio.Protocol):
             return False
         self._begun = False
         self.request = request
+        self.request_id = request.request_id or new_request_id()
         self._state = _State.BODY
         self._body_until = monotonic() + BODY_TIME
         content = self._reader.content()
@@ -333,7 +344,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _await_request(self) -> None:
         self._state = _State.HEAD
-        self.deadline = monotonic() + (SEND_TIME if self._slow else IDLE_TIME)
+        self._idle_since = monotonic()
+        self.deadline = self._idle_since + (SEND_TIME if self._slow else IDLE_TIME)
 
     def _restart_clock(self) -> None:
         if self._state is _State.ENDING or (self._state is _State.HEAD and not self._slow and self._begun):
@@ -388,5 +400,6 @@ class ClientConnection(asyncio.Protocol):
 
     def _report(self, code: str) -> None:
         seconds = monotonic() - self._started
-        self._port.report(self.request, self.status or CLIENT_CLOSED, seconds, self.code or code)
-        self._exchange, self.request, self.status, self.code = None, None, 0, ""
+        name = self.request_id.decode("ascii")
+        self._port.report(self.request, self.status or CLIENT_CLOSED, seconds, self.code or code, name)
+        self._exchange, self.request, self.status, self.code, self.request_id = None, None, 0, "", b""

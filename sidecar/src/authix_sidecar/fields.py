@@ -36,10 +36,12 @@ HOP_BY_HOP = frozenset(
 _FRAMING = frozenset({b"content-length", b"expect", b"host"})
 # a client's word about itself or about its path, which upstreams take from a proxy as the truth
 _A_PROXYS_WORD = frozenset({b"forwarded", b"x-original-uri", b"x-original-url", b"x-real-ip", b"x-rewrite-url"})
+# set anew, because what came may be unfit for a log
+_OURS_TO_SAY = frozenset({b"x-request-id"})
 # by which frameworks take a request for one of another method
 _METHOD_OVERRIDES = frozenset({b"x-http-method", b"x-http-method-override", b"x-method-override"})
 _FAMILIES = (b"x-authix-", b"x-forwarded-")
-_NOT_FORWARDED = HOP_BY_HOP | _FRAMING | _A_PROXYS_WORD
+_NOT_FORWARDED = HOP_BY_HOP | _FRAMING | _A_PROXYS_WORD | _OURS_TO_SAY
 
 
 def is_token(name: bytes) -> bool:

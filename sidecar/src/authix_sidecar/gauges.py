@@ -25,11 +25,26 @@ def tell_verifier(metrics: Metrics, auth: Authix) -> None:
         lambda: None if (coarse_us := verifier.revocations.coarse_us) is None else coarse_us / 1_000_000,
     )
     gauge("authix_keys", "Keys of the key set.", lambda: len(verifier.keys))
+    gauge(
+        "authix_keys_age_seconds",
+        "Since when the issuer has not told the keys in use; absent before it first did.",
+        lambda: auth.keys_age,
+    )
+    metrics.counter(
+        "authix_signatures",
+        "Signatures computed; the other tokens were known from before.",
+        lambda: verifier.signatures,
+    )
     gauge("authix_sidecar_streams", "Open tunnels and answers that still go on.", lambda: len(auth.streams))
 
 
 def tell_feeds(metrics: Metrics, auth: Authix) -> None:
     """By position in AUTHIX_FEED, 1 is the preferred one, and by kind; a URL may say too much."""
+    metrics.gauge(
+        "authix_feed_replay_seconds",
+        "From the start until all logouts that count were known; absent before.",
+        lambda: auth.replay_seconds,
+    )
 
     def tell(name: str, text: str, read: Callable[[FeedState], float | None]) -> None:
         def each() -> Samples:

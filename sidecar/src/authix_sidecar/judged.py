@@ -6,6 +6,7 @@ its client's body waits with it. An address over its limit of failures has no si
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +24,8 @@ from authix_sidecar.metrics import Metrics
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.token_sources import TokenCookie
 from authix_sidecar.waiting import WaitingExchange
+
+logger = logging.getLogger("authix.sidecar.decisions")
 
 
 class Judge(NamedTuple):
@@ -59,6 +62,11 @@ class JudgedExchange(WaitingExchange):
             self._refuse(error)
         else:
             self._pass(claims)
+
+    def _tell(self, code: str, more: str) -> None:
+        request = self._request
+        said = (request.method.decode(), request.path.decode(), code, more)
+        logger.debug("%s %s: %s (%s)", *said, extra={"request_id": self._client.request_id.decode()})
 
     def allow(self, claims: Claims | None) -> None:
         """The request may pass; None: whoever sent it."""
@@ -97,6 +105,8 @@ class JudgedExchange(WaitingExchange):
 
     def _pass(self, claims: Claims | None) -> None:
         self._judge.metrics.decisions[ALLOWED] += 1
+        if logger.isEnabledFor(logging.DEBUG):
+            self._tell(ALLOWED, claims.subject if claims is not None else "nobody")
         if not self._needs.passes_authorization:
             kept = [field for field in self._request.fields if lower(field[0]) != b"authorization"]
             if self._judge.cookie is not None:
@@ -106,6 +116,8 @@ class JudgedExchange(WaitingExchange):
 
     def _refuse(self, error: AuthixError | SidecarError) -> None:
         self._judge.metrics.decisions[error.code] += 1
+        if logger.isEnabledFor(logging.DEBUG):
+            self._tell(error.code, error.reason)
         if isinstance(error, SignatureInvalid) and not error.known and self._judge.failures is not None:
             self._judge.failures.add(self._client_address())
         self._client.refuse(error)

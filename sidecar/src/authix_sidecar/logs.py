@@ -18,6 +18,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from authix import log_level
+from authix.log_level import LEVELS
+
 ACCESS = "authix.sidecar.access"
 LATE = 0.05
 """Seconds that a request's line may wait for others."""
@@ -32,14 +35,23 @@ class AccessLog:
         self._json = form == "json"
         self._output = output
         self._lines: list[str] = []
+        self._wanted = True
 
-    def tell(self, method: str, path: str, status: int, seconds: float, code: str) -> None:
+    def use_level(self, level: str) -> None:
+        """Let nothing below ``level`` into any log; a request's line is of level info."""
+        self._wanted = LEVELS.index(level) <= LEVELS.index("info")
+        log_level.use(level)
+
+    def tell(self, method: str, path: str, status: int, seconds: float, code: str, *, request_id: str) -> None:
+        if not self._wanted:
+            return
         ms = round(seconds * 1000, 1)
+        more: dict[str, Any] = {"request_id": request_id}
         if self._json:
-            more: dict[str, Any] = {"method": method, "path": path, "status": status, "ms": ms, "code": code}
+            more |= {"method": method, "path": path, "status": status, "ms": ms, "code": code}
             line = _json(time.time(), "info", ACCESS, "request", more)
         else:
-            line = _console(time.time(), "info", ACCESS, f"{method} {path} {status} {ms} ms {code}", {})
+            line = _console(time.time(), "info", ACCESS, f"{method} {path} {status} {ms} ms {code}", more)
         if not self._lines:
             asyncio.get_running_loop().call_later(LATE, self.flush)
         self._lines.append(line)
@@ -51,18 +63,19 @@ class AccessLog:
             self._output.flush()
 
 
-def set_up(form: str) -> AccessLog:
-    """Send all logging to standard error, as ``console`` or ``json``."""
+def set_up(form: str, level: str = "info") -> AccessLog:
+    """Send all logging from ``level`` on to standard error, as ``console`` or ``json``."""
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(_json if form == "json" else _console))
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.INFO)
     # a Kafka client repeats each second that a broker is away; the feed says it once, and with what follows from it
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    return AccessLog(form, sys.stderr.buffer)
+    access = AccessLog(form, sys.stderr.buffer)
+    access.use_level(level)
+    return access
 
 
 class _Formatter(logging.Formatter):
@@ -71,13 +84,16 @@ class _Formatter(logging.Formatter):
         self._render = render
 
     def format(self, record: logging.LogRecord) -> str:
-        more = {"exception": self.formatException(record.exc_info)} if record.exc_info else {}
+        more = {"request_id": record.request_id} if hasattr(record, "request_id") else {}
+        if record.exc_info:
+            more["exception"] = self.formatException(record.exc_info)
         return self._render(record.created, record.levelname.lower(), record.name, record.getMessage(), more)
 
 
 def _console(created: float, level: str, logger: str, event: str, more: dict[str, Any]) -> str:
-    after = "".join(f"\n{value}" for value in more.values()) if more else ""
-    return f"{_timestamp(created)} [{level:<9}] {event} [{logger}]{after}"
+    named = f" request_id={more['request_id']}" if "request_id" in more else ""
+    trace = f"\n{more['exception']}" if "exception" in more else ""
+    return f"{_timestamp(created)} [{level:<9}] {event} [{logger}]{named}{trace}"
 
 
 def _json(created: float, level: str, logger: str, event: str, more: dict[str, Any]) -> str:

@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 
 from authix_sidecar.requests import RequestHead
 
-Report = Callable[[RequestHead | None, int, float, str], None]
-"""Hears of a request that has ended: itself unless it could not be read, status, seconds, code."""
+Report = Callable[[RequestHead | None, int, float, str, str], None]
+"""Hears of a request that has ended: itself unless it could not be read, status, seconds, code, the request's id."""
 
 
 class Connection(Protocol):

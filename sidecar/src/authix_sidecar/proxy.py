@@ -23,7 +23,7 @@ from authix_sidecar.pool import Pool
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.rewrite import Framing
 from authix_sidecar.upstream import UpstreamConnection
-from authix_sidecar.websockets import FrameEnds, close_frame, is_websocket
+from authix_sidecar.websockets import GOING_AWAY, FrameEnds, close_frame, is_websocket
 
 SHUTTING_DOWN = "shutting_down"
 _FORWARDED_FOR = frozenset({b"x-forwarded-for"})
@@ -112,6 +112,7 @@ class ProxyExchange(JudgedExchange):
             upstream=self._proxy.upstream,
             is_listed=self._proxy.is_listed,
             proof=identities.line(claims) if identities is not None and claims is not None else b"",
+            request_id=self._client.request_id,
         )
         data = head + self._framed(self._body)
         if request.chunked and self._client.body_complete:
@@ -211,6 +212,11 @@ class ProxyExchange(JudgedExchange):
             self._frames.feed(data)
         self._client.send(data)
 
+    @property
+    def _may_speak(self) -> bool:
+        """Whether a frame of ours could stand here."""
+        return self._frames is not None and self._frames.between and not self._client.behind
+
     def client_ended(self) -> bool:
         if self._client.status != 101:
             # an event stream has no end that could still be waited for
@@ -250,8 +256,12 @@ class ProxyExchange(JudgedExchange):
         self._leave_upstream()
 
     def drain(self) -> None:
-        if self._endless:
-            self._client.code = SHUTTING_DOWN
+        if not self._endless:
+            return
+        self._client.code = SHUTTING_DOWN
+        if self._may_speak:
+            self._client.end_tunnel(close_frame(SHUTTING_DOWN, GOING_AWAY))
+        else:
             self._client.break_off()
 
     def _leave_upstream(self, *, done: bool = False) -> None:
@@ -289,7 +299,7 @@ class ProxyExchange(JudgedExchange):
         self._leave_upstream()
         if self._client.status:
             self._client.code = error.code
-            if self._frames is not None and self._frames.between and not self._client.behind:
+            if self._may_speak:
                 self._client.end_tunnel(close_frame(error.code))
             else:
                 self._client.abort()

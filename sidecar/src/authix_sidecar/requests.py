@@ -8,12 +8,15 @@ missing, repeated or no host, and every framing but one ``Content-Length`` of di
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 from functools import lru_cache
 
 import httptools
 import msgspec
 
+from authix.request_ids import accepted
 from authix_sidecar import fields
 from authix_sidecar.errors import (
     ExpectationRefused,
@@ -35,9 +38,21 @@ END_OF_HEAD = b"\r\n\r\n"
 _START = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
 _TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_PROCESS = secrets.token_hex(10).encode("ascii")
+_count = itertools.count(1)
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _NOTED = frozenset(
-    {b"authorization", b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade"}
+    {
+        b"authorization",
+        b"connection",
+        b"content-length",
+        b"expect",
+        b"host",
+        b"traceparent",
+        b"transfer-encoding",
+        b"upgrade",
+        b"x-request-id",
+    }
 )
 # Protocols that carry requests of their own, which nobody would judge inside a tunnel
 _CARRIES_REQUESTS = (b"h2", b"http", b"tls")
@@ -66,6 +81,8 @@ class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
     upgrade: bytes
     """The protocols asked for by ``Upgrade``; empty when this is no upgrade that we pass on."""
     authorization: list[bytes]
+    request_id: bytes = b""
+    """Under which the request is known already; empty where it is not."""
 
     @property
     def has_body(self) -> bool:
@@ -95,6 +112,11 @@ def check_beginning(beginning: bytes) -> None:
         raise RequestRefused("a line does not end with CR LF")
     if b"\r\n " in beginning or b"\r\n\t" in beginning:
         raise RequestRefused("a line begins with a space")
+
+
+def new_request_id() -> bytes:
+    """An id for a request that came without one: no other process has the same, and to make it takes no time."""
+    return b"%b%012x" % (_PROCESS, next(_count))
 
 
 def read_request(head: bytes) -> RequestHead:
@@ -134,7 +156,15 @@ def read_request(head: bytes) -> RequestHead:
         hop_by_hop=connection,
         upgrade=_upgrade(noted) if newest and not has_body and b"upgrade" in connection else b"",
         authorization=noted.get(b"authorization", []),
+        request_id=_request_id(noted) if b"x-request-id" in noted or b"traceparent" in noted else b"",
     )
+
+
+def _request_id(noted: dict[bytes, list[bytes]]) -> bytes:
+    ids, traces = (
+        [value.decode("latin-1") for value in noted.get(name, ())] for name in (b"x-request-id", b"traceparent")
+    )
+    return accepted(ids, traces).encode("ascii")
 
 
 def _take_apart(head: bytes) -> list[Field]:

@@ -63,11 +63,13 @@ def request_head(
     upstream: bytes,
     is_listed: forwarded.IsListed | None = None,
     proof: bytes = b"",
+    request_id: bytes = b"",
 ) -> bytes:
     """The head that goes upstream.
 
     ``peer`` is the client's address, ``upstream`` the host where it named none, ``is_listed`` says which peers are
-    believed about whom they forward for, and ``proof`` is the line of the signed identity.
+    believed about whom they forward for, ``proof`` is the line of the signed identity, and ``request_id`` is what the
+    request is called in all logs.
     """
     host = request.host or upstream
     lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, host)]
@@ -87,6 +89,8 @@ def request_head(
         lines.append(forwarded.lines(request, peer=peer, scheme=scheme, host=host))
     else:
         lines.append(b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (peer, scheme, host))
+    if request_id:
+        lines.append(b"X-Request-Id: %b\r\n" % request_id)
     if claims is not None:
         lines += (_encoded(identity(claims)), proof)
     lines.append(b"\r\n")

@@ -1,7 +1,7 @@
 """The running sidecar: its parts put together, its life and its end.
 
 Rule: everything is opened here, in order. The end: stop listening, cut what has no end of its own, let the rest finish
-within 10 s (a second signal: at once), then close.
+within ``AUTHIX_DRAIN_TIME`` (a second signal: at once), then close.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from functools import partial
 from math import inf
 from time import monotonic
 
-from authix import Authix
+from authix import Authix, tracing
 from authix.errors import NotReady, SettingsError
+from authix.log_level import LiveLevel
 from authix.workers import end_with_parent
 from authix_sidecar import gauges
 from authix_sidecar.auth_port import AuthPort
@@ -44,7 +45,6 @@ from authix_sidecar.upstream import Patience
 
 logger = logging.getLogger("authix.sidecar")
 
-DRAIN_TIME = 10.0
 _SWEEP_EVERY = 0.5
 _LISTEN_WITHIN = 3.0  # seconds from which a worker's port says itself that it is not ready
 
@@ -95,8 +95,8 @@ class Sidecar:
         sides: dict[str, gauges.Side] = {"proxy": self.proxy, "auth": self.auth_port, "upstream": self.pool}
         gauges.tell_traffic(self.metrics, self.pool, self.onward, sides)
 
-    async def keep_times(self) -> None:
-        """End whatever is past its deadline, and tell the log when readiness changes."""
+    async def keep_times(self, level: LiveLevel) -> None:
+        """End whatever is past its deadline, tell the log when readiness changes, take up what files say anew."""
         while True:
             for part in (self.proxy, self.auth_port, self.pool):
                 try:
@@ -108,43 +108,46 @@ class Sidecar:
                 self.certificate.refresh()
             if self.policy is not None:
                 self.policy.refresh()
+            level.tick()
             problems = self.auth.problems()
             if problems != self._problems:
                 self._problems = problems
                 logger.info("not ready: %s", ", ".join(problems)) if problems else logger.info("ready")
             await asyncio.sleep(_SWEEP_EVERY)
 
-    async def drain(self, hurry: asyncio.Event) -> None:
-        """End all connections, those at work within 10 s or until ``hurry``."""
+    async def drain(self, hurry: asyncio.Event, within: float) -> None:
+        """End all connections, those at work ``within`` seconds or until ``hurry``."""
         ports = (self.proxy, self.auth_port)
         for port in ports:
             port.drain()
-        end = monotonic() + DRAIN_TIME
+        end = monotonic() + within
         while any(port.connections for port in ports) and not hurry.is_set():
             if monotonic() > end:
                 logger.warning("some requests did not end in time and are cut")
                 break
             await asyncio.sleep(0.02)
+            for port in ports:
+                port.sweep(monotonic())
         for port in ports:
             for connection in tuple(port.connections):
                 connection.abort()
         self.pool.close()
 
-    def _report_proxy(self, request: RequestHead | None, status: int, seconds: float, code: str) -> None:
+    def _report_proxy(self, request: RequestHead | None, status: int, seconds: float, code: str, name: str) -> None:
         self.metrics.requests["proxy", status // 100] += 1
-        self._tell(request, status, seconds, code)
+        self._tell(request, status, seconds, code, name)
 
-    def _report_auth(self, request: RequestHead | None, status: int, seconds: float, code: str) -> None:
+    def _report_auth(self, request: RequestHead | None, status: int, seconds: float, code: str, name: str) -> None:
         self.metrics.requests["auth", status // 100] += 1
         if request is None or asks_to_verify(request.path):  # probes and scrapes are no news
-            self._tell(request, status, seconds, code)
+            self._tell(request, status, seconds, code, name)
 
-    def _tell(self, request: RequestHead | None, status: int, seconds: float, code: str) -> None:
+    def _tell(self, request: RequestHead | None, status: int, seconds: float, code: str, name: str) -> None:
         if request is None:
             self.metrics.decisions[code] += 1
-            self._access.tell("-", "-", status, seconds, code)
+            self._access.tell("-", "-", status, seconds, code, request_id=name)
         else:
-            self._access.tell(request.method.decode(), request.path.decode(), status, seconds, code)
+            self._access.tell(request.method.decode(), request.path.decode(), status, seconds, code, request_id=name)
 
 
 def try_out(settings: SidecarSettings, access: AccessLog) -> None:
@@ -153,7 +156,12 @@ def try_out(settings: SidecarSettings, access: AccessLog) -> None:
 
 
 async def serve(
-    settings: SidecarSettings, access: AccessLog, siblings: Siblings | None = None, *, worker: str = ""
+    settings: SidecarSettings,
+    access: AccessLog,
+    level: LiveLevel,
+    siblings: Siblings | None = None,
+    *,
+    worker: str = "",
 ) -> None:
     """Serve until SIGINT or SIGTERM. Raises ``SettingsError`` when a port can't be listened on.
 
@@ -168,13 +176,20 @@ async def serve(
     for which in (signal.SIGINT, signal.SIGTERM) if siblings is None else (signal.SIGTERM,):
         loop.add_signal_handler(which, stop)
     sidecar = Sidecar(settings, access, siblings)
-    if sidecar.policy is not None:
-        loop.add_signal_handler(signal.SIGHUP, sidecar.policy.reload)
+
+    def read_anew() -> None:
+        level.refresh()
+        if sidecar.policy is not None:
+            sidecar.policy.reload()
+
+    loop.add_signal_handler(signal.SIGHUP, read_anew)
     shared = siblings is not None
     sockets = [bind(settings.host, port, name, shared=shared, listens=not shared) for name, port in settings.ports]
     proxy_tls, auth_tls = contexts(settings, sidecar.certificate)
-    async with sidecar.auth:
-        times = asyncio.create_task(sidecar.keep_times())
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(tracing.set_up("authix-sidecar"))
+        await stack.enter_async_context(sidecar.auth)
+        times = asyncio.create_task(sidecar.keep_times(level))
         if siblings is not None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             end_with_parent()
@@ -204,9 +219,10 @@ async def serve(
         gc.freeze()  # what lives as long as the program is not looked through again and again
         await signalled.wait()
         logger.info("stopping")
+        await asyncio.sleep(0)  # what has connected is accepted before the ports are closed
         for server in servers:
             server.close()
-        await sidecar.drain(hurry)
+        await sidecar.drain(hurry, settings.drain_time)
         times.cancel()
     access.flush()
 

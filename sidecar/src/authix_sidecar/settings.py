@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 
+from authix.log_level import LEVELS
 from authix.settings import choice, existing_file, flag, is_loopback, setting, text, whole_number
 from authix.verifier_settings import VerifierSettings
 from authix_sidecar.identity import private_key_file
@@ -149,6 +150,18 @@ class SidecarSettings(PolicySettings, VerifierSettings):
     )
     tls_auth_port: bool = setting("AUTHIX_TLS_AUTH_PORT", flag, "yes: TLS on the auth port too", default=False)
     log: str = setting("AUTHIX_LOG", choice("console", "json"), "console or json", default="console")
+    log_level: str = setting(
+        "AUTHIX_LOG_LEVEL",
+        choice(*LEVELS),
+        "from which level on there are lines: debug, info, warning or error; taken up without a restart",
+        default="info",
+    )
+    drain_time: int = setting(
+        "AUTHIX_DRAIN_TIME",
+        whole_number(1, 600),
+        "seconds for which requests are still answered after SIGTERM",
+        default=10,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

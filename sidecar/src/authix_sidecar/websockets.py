@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from authix.bearer import CLOSE_CODE
 
+GOING_AWAY = 1001
+"""The close code of a server that ends (RFC 6455, 7.4.1)."""
 _MASK = 4
 
 
@@ -42,9 +44,9 @@ class FrameEnds:
                 self._head = b""
 
 
-def close_frame(reason: str) -> bytes:
-    """A server's Close frame with ``CLOSE_CODE`` and ``reason`` (ASCII, 123 bytes at most)."""
-    payload = CLOSE_CODE.to_bytes(2, "big") + reason.encode("ascii")
+def close_frame(reason: str, code: int = CLOSE_CODE) -> bytes:
+    """A server's Close frame with ``code`` and ``reason`` (ASCII, 123 bytes at most)."""
+    payload = code.to_bytes(2, "big") + reason.encode("ascii")
     return bytes((0x88, len(payload))) + payload
 
 

@@ -16,11 +16,13 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
-from authix import Authix
+from authix import Authix, tracing
 from authix.errors import SettingsError
+from authix.log_level import LiveLevel
 from authix.workers import Workers
 from authix_sidecar import gauges, logs
 from authix_sidecar.downstream import ClientConnection
@@ -35,12 +37,18 @@ from authix_sidecar.siblings import PARENT, Siblings
 logger = logging.getLogger("authix.sidecar")
 
 _TICK_EVERY = 0.25
+_END_WITHIN = 10.0
+"""Seconds that a worker has after its drain, to close what is open."""
 _LOOPBACK = "127.0.0.1"
 
 
-def serve_by_workers(settings: SidecarSettings) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit code. Raises ``SettingsError``."""
-    try_out(settings, logs.set_up(settings.log))
+def serve_by_workers(settings: SidecarSettings, read_level: Callable[[], str]) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code. Raises ``SettingsError``.
+
+    ``read_level`` tells what AUTHIX_LOG_LEVEL is now; it is sent to the workers.
+    """
+    access = logs.set_up(settings.log, settings.log_level)
+    try_out(settings, access)
     held = [bind(settings.host, port, name) for name, port in settings.ports]
     for sock in held:  # held, so that the ports stay ours; set once bound, since before it would share with a stranger
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -53,12 +61,18 @@ def serve_by_workers(settings: SidecarSettings) -> int:
         listeners={name: _listener() for name in (PARENT, *map(str, range(1, settings.workers + 1)))},
     )
     feed = _SharedFeed(settings, siblings, feed_listener)
-    feed.start()
-    logger.info("%d workers, one feed for all", settings.workers)
-    reloading = (signal.SIGHUP,) if settings.policy else ()
-    code = Workers(partial(_work, settings, siblings), settings.workers, pass_on=reloading).run()
-    feed.stopping.set()
-    feed.join()
+    with tracing.set_up("authix-sidecar"):
+        feed.start()
+        logger.info("%d workers, one feed for all", settings.workers)
+        code = Workers(
+            partial(_work, settings, siblings, read_level),
+            settings.workers,
+            pass_on=(signal.SIGHUP,),
+            look=LiveLevel(settings.log_level, read_level, access.use_level).tick,
+            kill_after=settings.drain_time + _END_WITHIN,
+        ).run()
+        feed.stopping.set()
+        feed.join()
     return 1 if feed.failed else code
 
 
@@ -103,11 +117,12 @@ class _SharedFeed(threading.Thread):
                 connection.abort()
 
 
-def _work(settings: SidecarSettings, siblings: Siblings, number: int) -> None:
+def _work(settings: SidecarSettings, siblings: Siblings, read_level: Callable[[], str], number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when
-    access = logs.set_up(settings.log)
+    access = logs.set_up(settings.log, settings.log_level)
+    level = LiveLevel(settings.log_level, read_level, access.use_level)
     try:
-        asyncio.run(serve(settings, access, siblings, worker=str(number)))
+        asyncio.run(serve(settings, access, level, siblings, worker=str(number)))
     except SettingsError as error:  # what was right at the start is wrong now
         logger.error("%s", error)  # noqa: TRY400 - the sentence says all
         sys.exit(2)

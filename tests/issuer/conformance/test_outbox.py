@@ -30,7 +30,9 @@ async def test_every_revocation_waits_until_it_is_marked(
     logouts = [await log_out(sessions, open_session, subject) for subject in SUBJECTS]
     waiting = await outbox.unpublished(age=0, limit=100)
     assert sorted(waiting, key=concerns) == logouts
+    assert await outbox.backlog() == 8
     await outbox.published(logouts[:5])
+    assert await outbox.backlog() == 3
     assert moments(await outbox.unpublished(age=0, limit=100)) == moments(logouts[5:])
     await outbox.published(logouts)
     assert await outbox.unpublished(age=0, limit=100) == []

@@ -276,6 +276,7 @@ def test_nobody_and_no_cookie_gets_in(issuer: IssuerProgram, people: People, ass
         assert_problem(answer, 401, "token_missing")
         assert answer.headers["www-authenticate"] == 'Bearer realm="authix"'
         assert_problem(administrator.client.request(method, path, headers=bearer("x.y.z")), 401, "token_malformed")
+    assert not [entry for entry in recorded(issuer, "") if entry["event"] == Event.ADMIN_REFUSED]
 
 
 def test_who_has_other_roles_is_forbidden_everything_and_put_on_record(
@@ -293,7 +294,7 @@ def test_who_has_other_roles_is_forbidden_everything_and_put_on_record(
 
 @pytest.mark.parametrize("how", ["roles", "disabled", "deleted", "logged out", "own logout"])
 def test_a_revoked_administrator_is_nobody_at_once(
-    admin: httpx.Client, people: People, assert_problem: AssertProblem, how: str
+    admin: httpx.Client, issuer: IssuerProgram, people: People, assert_problem: AssertProblem, how: str
 ) -> None:
     other = people(roles=["authix-admin"])
     headers, path = bearer(other.token), f"/admin/users/{other.id}"
@@ -310,6 +311,7 @@ def test_a_revoked_administrator_is_nobody_at_once(
         case "own logout":
             other.client.post("/logout")
     assert_problem(other.client.get("/admin/stats", headers=headers), 401, "token_revoked")
+    assert (Event.ADMIN_REFUSED, "token_revoked") in [(it["event"], it["outcome"]) for it in recorded(issuer, other.id)]
     if how == "roles":
         answer = other.client.get("/admin/stats", headers=bearer(refreshed(other)))
         assert answer.json()["code"] == "role_missing"

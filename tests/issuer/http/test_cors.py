@@ -18,6 +18,8 @@ METHODS = {
     "/register": {"POST"},
     "/access_token": {"POST"},
     "/logout": {"POST", "DELETE"},
+    "/sessions/x": {"DELETE"},
+    "/admin/users/x": {"GET", "HEAD", "PATCH", "DELETE"},
     "/public_key": {"GET", "HEAD"},
 }
 PUBLIC = ("/public_key", "/.well-known/jwks.json")

@@ -24,6 +24,7 @@ def revoke(client: httpx.Client, token: str, **more: str) -> httpx.Response:
     """Without any cookie."""
     answer = httpx.post(f"{client.base_url}/revoke", data={"token": token, **more}, trust_env=False)
     assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] != "None"
     return answer
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.programs import PASSWORD, IssuerProgram, login, register
+from tests.programs import PASSWORD, IssuerProgram, bearer, login, register
 from tests.servers.redis import RedisServer
 
 AssertProblem = Callable[..., dict[str, Any]]
@@ -136,6 +136,18 @@ def test_requests_of_one_address_are_limited_by_the_setting(
             assert_problem(refused, 429, "too_many_requests")
             assert 3500 < int(refused.headers["retry-after"]) <= 3600
         assert attempt(client, "user-0@example.com", PASSWORD, **another).status_code == 200
+
+
+def test_whoever_tries_emails_at_an_account_is_limited_as_at_a_registration(
+    start_issuer: StartIssuer, assert_problem: AssertProblem
+) -> None:
+    with start_issuer(AUTHIX_LIMIT_REGISTRATIONS="3/hour").client() as client:
+        register(client, "ann@example.com")
+        register(client, "bob@example.com")
+        body = {"password": PASSWORD, "email": "bob@example.com"}
+        headers = bearer(login(client, "ann@example.com"))
+        assert_problem(client.post("/account/email", json=body, headers=headers), 409, "email_taken")
+        assert_problem(client.post("/account/email", json=body, headers=headers), 429, "too_many_requests")
 
 
 def test_issuers_on_one_redis_count_together(start_issuer: StartIssuer, redis_server: RedisServer) -> None:

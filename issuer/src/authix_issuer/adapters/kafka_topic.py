@@ -22,6 +22,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from aiokafka.partitioner import DefaultPartitioner
 
+from authix import tracing
 from authix.errors import SettingsError
 from authix.events import LOG_WINDOW, Heartbeat, encode_event
 from authix.kafka_connection import refusal
@@ -41,7 +42,7 @@ RETENTION_MS = 2 * LOG_WINDOW * 1000
 _REQUEST_WITHIN_MS = 2000
 _LOOK_AGAIN = 0.1
 _END_WITHIN = 1.0
-_Record = tuple[int, str | None, bytes]
+_Record = tuple[int, str | None, bytes, tracing.Headers]
 
 
 class _State(NamedTuple):
@@ -80,19 +81,20 @@ class KafkaTopic:
     ) -> None:
         await self._disconnect()
 
-    async def publish(self, revocations: list[Logout]) -> Positions:
+    async def publish(self, revocations: list[Logout], contexts: Mapping[Logout, tracing.Headers] = {}) -> Positions:
         async with self._sending() as producer:
-            records = [
-                (self._partition_of(concerned), concerned, encode_event(event))
-                for concerned, event in ((concerns(event), event) for event in revocations)
-            ]
-            return await self._append(producer, records)
+            with tracing.sending(self.topic, contexts) as headers:
+                records = [
+                    (self._partition_of(concerned), concerned, encode_event(event), headers.get(event, ()))
+                    for concerned, event in ((concerns(event), event) for event in revocations)
+                ]
+                return await self._append(producer, records)
 
     async def announce(self, heartbeat: Heartbeat) -> Positions:
         record = encode_event(heartbeat)
         async with self._sending() as producer:
             everywhere = await producer.partitions_for(self.topic)
-            return await self._append(producer, [(partition, None, record) for partition in sorted(everywhere)])
+            return await self._append(producer, [(partition, None, record, ()) for partition in sorted(everywhere)])
 
     async def extent(self) -> Extent:
         async with self._sending() as producer:
@@ -140,8 +142,10 @@ class KafkaTopic:
 
     async def _append(self, producer: AIOKafkaProducer, records: Sequence[_Record]) -> Positions:
         confirmations = [
-            await producer.send(self.topic, value, key=subject and subject.encode("ascii"), partition=partition)
-            for partition, subject, value in records
+            await producer.send(
+                self.topic, value, key=subject and subject.encode("ascii"), partition=partition, headers=[*headers]
+            )
+            for partition, subject, value, headers in records
         ]
         positions: Positions = {}
         for record in await asyncio.gather(*confirmations):

@@ -217,7 +217,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        raise StoreUnavailable(f"MongoDB failed: {_brief(error)}") from error
+        raise StoreUnavailable(f"MongoDB failed: {_brief(error)}", "mongodb") from error
 
 
 def _brief(error: PyMongoError) -> str:

@@ -88,7 +88,7 @@ class RedisEngine:
         for lane in self._lanes:
             lane.cancel()
         await asyncio.gather(*self._lanes, return_exceptions=True)
-        self._answer_all(self._take_batch(len(self._waiting)), StoreUnavailable("the issuer is stopping"))
+        self._answer_all(self._take_batch(len(self._waiting)), StoreUnavailable("the issuer is stopping", "redis"))
         await self._client.aclose()
 
     async def _connect(self) -> Redis | RedisCluster:
@@ -123,7 +123,7 @@ class RedisEngine:
         """The answer to one command. Raises ``StoreUnavailable``."""
         answer = await self._ask(command)
         if isinstance(answer, Exception):
-            raise StoreUnavailable(f"Redis failed: {answer}") from answer
+            raise StoreUnavailable(f"Redis failed: {answer}", "redis") from answer
         return answer
 
     async def run(self, script: Script, keys: Sequence[Key], *arguments: Argument) -> Any:
@@ -132,7 +132,7 @@ class RedisEngine:
         if isinstance(answer, NoScriptError):  # a new or restarted server
             answer = await self._ask(("EVAL", script.text, len(keys), *keys, *arguments))
         if isinstance(answer, Exception):
-            raise StoreUnavailable(f"Redis failed: {answer}") from answer
+            raise StoreUnavailable(f"Redis failed: {answer}", "redis") from answer
         return answer
 
     async def time(self) -> float:
@@ -187,7 +187,7 @@ class RedisEngine:
 
     async def _ask(self, command: tuple[Argument, ...]) -> Any:
         if len(self._waiting) >= _MAX_WAITING:
-            raise StoreUnavailable("too many commands wait for Redis")
+            raise StoreUnavailable("too many commands wait for Redis", "redis")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((command, future))
         self._wake.set()
@@ -195,7 +195,7 @@ class RedisEngine:
             async with asyncio.timeout(DEADLINE):
                 return await future
         except TimeoutError:
-            raise StoreUnavailable(f"Redis did not answer within {DEADLINE:.0f} s") from None
+            raise StoreUnavailable(f"Redis did not answer within {DEADLINE:.0f} s", "redis") from None
 
     async def _carry(self) -> None:
         """One lane: take what waits, send it as one pipeline, hand out the answers."""
@@ -208,7 +208,7 @@ class RedisEngine:
                 await asyncio.gather(*(self._exchange(part) for part in self._by_node(batch)))
             except Exception as error:  # whatever it is, without its lanes the issuer would hear of Redis no more
                 logger.exception("a batch of commands failed")
-                self._answer_all(batch, StoreUnavailable(f"Redis does not answer ({type(error).__name__})"))
+                self._answer_all(batch, StoreUnavailable(f"Redis does not answer ({type(error).__name__})", "redis"))
 
     def _by_node(self, batch: list[_Waiting]) -> list[list[_Waiting]]:
         if not isinstance(self._client, RedisCluster):
@@ -230,7 +230,8 @@ class RedisEngine:
                     answers = await pipeline.execute(raise_on_error=False)
             except _FAILURES as error:
                 if last:
-                    self._answer_all(batch, StoreUnavailable(f"Redis does not answer ({type(error).__name__})"))
+                    away = StoreUnavailable(f"Redis does not answer ({type(error).__name__})", "redis")
+                    self._answer_all(batch, away)
                 continue
             for (_, future), answer in zip(batch, answers, strict=True):
                 if not future.done():

@@ -3,6 +3,9 @@
 Rule: a user's keys live on one of a fixed number of shards, and all keys of a shard carry its hash tag; so every step
 is one script on one node, of Redis or of Redis Cluster. Each shard has a clock of its own. A moment is the id of its
 entry in the log, so a position in the log is one moment a shard.
+
+A Redis whose memory is full opens no session. All else goes on, above all logouts and the watermark: it needs little
+memory, and what it takes is free again within the hour that the log keeps.
 """
 
 from __future__ import annotations
@@ -42,11 +45,13 @@ SHARDS = 16
 """Never to be changed: it decides where a user's sessions are."""
 _POSITION = struct.Struct(f">{SHARDS}Q")
 _WINDOW_US = LOG_WINDOW * 1_000_000
-_LEASE = Script("""
+_EVEN_WHEN_FULL = "#!lua flags=allow-oom\n"
+_LEASE = Script(f"""{_EVEN_WHEN_FULL}
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return false end
 return redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 """)
+_KEEP = Script(f"{_EVEN_WHEN_FULL}return redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])")
 _RELEASE = Script("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end")
 
 
@@ -58,7 +63,8 @@ class RedisSessions:
         self._engine = engine
         self._namespace = namespace
         self._channel = f"{namespace}:appended"
-        self._script = Script(files(__package__).joinpath("sessions.lua").read_text(encoding="utf-8"))
+        steps = files(__package__).joinpath("sessions.lua").read_text(encoding="utf-8")
+        self._opening, self._script = Script(steps), Script(_EVEN_WHEN_FULL + steps)
         self._log_id = ""
 
     async def open(self, session: NewSession, *, most: int = 0) -> Opened:
@@ -194,6 +200,10 @@ class RedisSessions:
         pages = await self._on_every_shard("unpublished", round(age * 1_000_000), limit)
         return [_revocation(entry) for page in pages for entry in page]
 
+    async def backlog(self) -> int:
+        waiting = (self._engine.call("ZCARD", self._key(shard, "unpublished")) for shard in range(SHARDS))
+        return sum(map(int, await asyncio.gather(*waiting)))
+
     async def published(self, revocations: Iterable[Logout]) -> None:
         by_shard: dict[int, list[int]] = {}
         for revocation in revocations:
@@ -210,7 +220,7 @@ class RedisSessions:
         return written
 
     async def keep_trail(self, trail: bytes) -> None:
-        await self._engine.call("SET", f"{self._namespace}:trail", trail, "EX", LOG_WINDOW)
+        await self._engine.run(_KEEP, [f"{self._namespace}:trail"], trail, LOG_WINDOW)
 
     async def lease(self, holder: str, seconds: float) -> bool:
         return bool(await self._engine.run(_LEASE, [f"{self._namespace}:relay-lease"], holder, round(seconds * 1000)))
@@ -228,7 +238,8 @@ class RedisSessions:
         shard = shard_of(subject)
         names = ("clock", "log", "unpublished", f"subject:{subject}", f"session:{session}", f"revoked:{subject}")
         keys = [self._key(shard, name) for name in names]
-        return await self._engine.run(self._script, keys, step, _WINDOW_US, self._channel, subject, session, *arguments)
+        script = self._opening if step == "open" else self._script
+        return await self._engine.run(script, keys, step, _WINDOW_US, self._channel, subject, session, *arguments)
 
     def _prefix(self, subject: str) -> str:
         """Before the id of each session of ``subject``."""
@@ -247,7 +258,8 @@ class RedisSessions:
     async def _know_log(self) -> None:
         if not self._log_id:
             key = f"{self._namespace}:log-id"
-            await self._engine.call("SET", key, secrets.token_hex(8), "NX")
+            if await self._engine.call("GET", key) is None:
+                await self._engine.call("SET", key, secrets.token_hex(8), "NX")
             self._log_id = (await self._engine.call("GET", key)).decode("ascii")
 
     def _cursor(self, positions: list[int]) -> str:

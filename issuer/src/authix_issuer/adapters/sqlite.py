@@ -179,4 +179,4 @@ def _guarded(step: Step[T], connection: sqlite3.Connection) -> T:
 
 
 def _translated(error: Exception) -> Exception:
-    return StoreUnavailable(f"the database failed: {error}") if isinstance(error, sqlite3.Error) else error
+    return StoreUnavailable(f"the database failed: {error}", "sqlite") if isinstance(error, sqlite3.Error) else error

@@ -196,6 +196,11 @@ class SqliteSessions:
 
         return await self._database.write(step)
 
+    async def backlog(self) -> int:
+        sql = "SELECT count(*) FROM revocations WHERE published = 0"
+        found: int = await self._database.read(lambda connection: connection.execute(sql).fetchone()[0])
+        return found
+
     async def published(self, revocations: Iterable[Logout]) -> None:
         moments = [(revocation.since_us,) for revocation in revocations]
         sql = "UPDATE revocations SET published = 1 WHERE since_us = ?"
@@ -352,7 +357,7 @@ def _revocation(event: bytes) -> Logout:
     try:
         decoded = decode_event(event)
     except SourceError as error:
-        raise StoreUnavailable(f"the revocation log holds {error.reason}") from None
+        raise StoreUnavailable(f"the revocation log holds {error.reason}", "sqlite") from None
     if not isinstance(decoded, Logout):
-        raise StoreUnavailable("the revocation log holds an entry of no known kind")
+        raise StoreUnavailable("the revocation log holds an entry of no known kind", "sqlite")
     return decoded
