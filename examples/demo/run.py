@@ -31,6 +31,9 @@ class Extra(NamedTuple):
 
     issuing: Mapping[str, str] = {}
     verifying: Callable[[str], Mapping[str, str]] = lambda _: {}
+    settings_dir: Path | None = None
+    """Where the issuer's settings are laid down too, for its other commands."""
+    hint: str = ""
 
 
 class Supervisor:
@@ -70,6 +73,10 @@ class Supervisor:
                 f"{auth}/readyz",
             ),
         }
+        self._hint = extra.hint
+        if extra.settings_dir is not None:
+            for name, value in self.programs["issuer"][1].items():
+                (extra.settings_dir / name).write_text(value, encoding="utf-8")
         self.running: dict[str, asyncio.subprocess.Process] = {}
         self.stop = asyncio.Event()
 
@@ -148,7 +155,7 @@ Try it, line by line; or let `make demo` walk through it in a second terminal:
   curl -i -b jar -c jar -X POST {issuer}/access_token          # new tokens for the refresh cookie
   curl -i -b jar -c jar -X POST {issuer}/logout                # 204
   curl -i {proxy}/hello -H "Authorization: Bearer $TOKEN"      # 401 token_revoked
-
+{self._hint}
 Ctrl-C stops everything.
 """,
             flush=True,
@@ -201,7 +208,18 @@ def engines() -> Iterator[Extra]:
             "AUTHIX_HASH_THREADS": str(max(2, os.cpu_count() or 1)),
         }
         feed = f"kafka://{kafka.bootstrap}/authix.logout"
-        yield Extra(issuing, lambda issuer: {"AUTHIX_FEED": f"{feed},{issuer}/revocations"})
+        settings_dir = folder / "settings"
+        settings_dir.mkdir()
+        command = f"AUTHIX_SETTINGS_DIR={settings_dir} {Path(sys.executable).with_name('authix-issuer')}"
+        hint = f"""
+Be its operator, in a second terminal: break Redis, read what is said of it, mend it.
+
+  {command} config   # what it runs with, and where that was set
+  {command} doctor   # what is wrong with it
+  kill -STOP {redis.pid}   # Redis hangs; ask the doctor again
+  kill -CONT {redis.pid}
+"""
+        yield Extra(issuing, lambda issuer: {"AUTHIX_FEED": f"{feed},{issuer}/revocations"}, settings_dir, hint)
 
 
 def main() -> int:

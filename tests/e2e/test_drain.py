@@ -12,13 +12,14 @@ import json
 import secrets
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from tests.conftest import StartSidecar
 from tests.programs import DEADLINE, HOST, PASSWORD, IssuerProgram, bearer, login, register
@@ -42,14 +43,28 @@ class Wire(NamedTuple):
             data = await asyncio.wait_for(self.reader.read(), 60)
         except ConnectionResetError:
             return 0, False
-        finally:
-            self.writer.close()
         head, _, _ = data.partition(b"\r\n\r\n")
         return (int(head[9:12]) if head else 0), b"connection: close" in head.lower()
 
 
-async def dial(port: int, count: int) -> list[Wire]:
-    return [Wire(*await asyncio.open_connection(HOST, port)) for _ in range(count)]
+Dial = Callable[[int, int], Awaitable[list[Wire]]]
+
+
+@pytest.fixture
+async def dial() -> AsyncIterator[Dial]:
+    """``await dial(port, count)``: as many connections, closed when the test ends."""
+    wires: list[Wire] = []
+
+    async def connect_all(port: int, count: int) -> list[Wire]:
+        new = [Wire(*await asyncio.open_connection(HOST, port)) for _ in range(count)]
+        wires.extend(new)
+        return new
+
+    yield connect_all
+    for wire in wires:
+        wire.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await wire.writer.wait_closed()
 
 
 def login_request() -> bytes:
@@ -77,10 +92,14 @@ async def refuses(port: int) -> None:
             except ConnectionRefusedError:
                 return
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
             await asyncio.sleep(0.01)
 
 
-async def test_an_issuer_answers_all_that_wait_for_their_hash_and_ends_its_streams(start_issuer: StartIssuer) -> None:
+async def test_an_issuer_answers_all_that_wait_for_their_hash_and_ends_its_streams(
+    start_issuer: StartIssuer, dial: Dial
+) -> None:
     issuer = start_issuer(AUTHIX_HASH_PROFILE="owasp", AUTHIX_HASH_QUEUE="256", **PATIENT)
     with issuer.client() as client:
         register(client, "ann@example.com")
@@ -107,7 +126,7 @@ async def test_an_issuer_answers_all_that_wait_for_their_hash_and_ends_its_strea
 
 
 async def test_the_workers_of_an_issuer_do_so_together_and_their_port_is_closed_at_once(
-    start_issuer: StartIssuer, mongodb_url: str, redis_url: str
+    start_issuer: StartIssuer, dial: Dial, mongodb_url: str, redis_url: str
 ) -> None:
     issuer = start_issuer(
         AUTHIX_USERS_URL=f"{mongodb_url.rstrip('/')}/{secrets.token_hex(6)}",
@@ -135,7 +154,7 @@ async def test_the_workers_of_an_issuer_do_so_together_and_their_port_is_closed_
 
 
 @pytest.mark.parametrize("hurry", ["second signal", "limit"])
-async def test_what_an_issuer_does_not_finish_in_time_is_cut(start_issuer: StartIssuer, hurry: str) -> None:
+async def test_what_an_issuer_does_not_finish_in_time_is_cut(start_issuer: StartIssuer, dial: Dial, hurry: str) -> None:
     limit = "1" if hurry == "limit" else "60"
     slow = {"AUTHIX_HASH_PROFILE": "m=65536,t=20,p=1", "AUTHIX_HASH_THREADS": "1"}
     issuer = start_issuer(AUTHIX_DRAIN_TIME=limit, **slow)
@@ -168,8 +187,8 @@ class SlowService:
             self.port = next(iter(server.sockets)).getsockname()[1]
             yield self
 
-    async def _request(self, connection: ServerConnection, request: object) -> object:
-        if "Upgrade" in request.headers:  # type: ignore[attr-defined]  # websockets' Request
+    async def _request(self, connection: ServerConnection, request: Request) -> Response | None:
+        if "Upgrade" in request.headers:
             return None
         self.waiting += 1
         await self.may_answer.wait()
@@ -188,7 +207,7 @@ async def closed_with(socket: ClientConnection) -> int | None:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_sidecar_answers_all_that_wait_for_the_service_and_says_goodbye_to_websockets(
-    workers: str, issuer: IssuerProgram, start_sidecar: StartSidecar
+    workers: str, issuer: IssuerProgram, start_sidecar: StartSidecar, dial: Dial
 ) -> None:
     with issuer.client() as client:
         register(client, "ann@example.com")

@@ -170,10 +170,19 @@ def _serve(
         app.ctx.level = asyncio.create_task(level.follow())
 
     @app.before_server_stop
-    async def leave_level(app: Sanic[Any, Any]) -> None:
+    async def heed_a_second_signal(app: Sanic[Any, Any]) -> None:
         app.ctx.level.cancel()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, _end_at_once, number)
 
     app.run(sock=listener, single_process=True, protocol=PromptHttpProtocol)
+
+
+def _end_at_once(number: signal.Signals) -> None:
+    """Nothing that was answered is lost: it is durable, and what is not published yet another issuer publishes."""
+    logger.warning("told a second time to end; what is not answered yet is cut")
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _tell(settings: IssuerSettings, listener: socket.socket) -> None:
