@@ -7,6 +7,8 @@ processes and their children, by the kernel's own account, with none of the clie
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -14,7 +16,7 @@ import select
 import socket
 import statistics
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +63,7 @@ class Measured(NamedTuple):
     p99: float
 
 
-def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
+def request(method: str, path: str, body: bytes = b"", /, **headers: str) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", "Host: auth.example", "User-Agent: benchmark", "Accept: */*"]
     if body or method == "POST":
         lines.append(f"Content-Length: {len(body)}")
@@ -73,54 +75,66 @@ def drive(port: int, talks: Iterable[Talk], connections: int = CONNECTIONS) -> L
     """Have all ``talks``."""
     waiting = iter(talks)
     milliseconds: list[float] = []
-    open_talks: dict[int, tuple[socket.socket, Talk]] = {}
-    asked: dict[int, float] = {}
-    partly: dict[int, bytes] = {}
     began = time.perf_counter()
-    with select.epoll() as poll:
-        for talk in waiting:
-            connection = socket.create_connection((HOST, port), timeout=60)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            number = connection.fileno()
-            open_talks[number], partly[number] = (connection, talk), b""
-            poll.register(number, select.EPOLLIN)
-            connection.sendall(next(talk))
-            asked[number] = time.perf_counter()
-            if len(open_talks) == connections:
-                break
-        while open_talks:
+    with select.epoll() as poll, contextlib.ExitStack() as stack:
+        clients: dict[int, _Client] = {}
+        for talk in itertools.islice(waiting, connections):
+            client = _Client(stack.enter_context(socket.create_connection((HOST, port), timeout=60)), talk)
+            clients[client.number] = client
+            poll.register(client.number, select.EPOLLIN)
+        while clients:
             events = poll.poll(60)
             assert events, "no answer within 60 s"
             for number, _ in events:
-                connection, talk = open_talks[number]
-                data = connection.recv(65536)
-                assert data, f"the server closed a connection after {partly[number]!r}"
-                partly[number] += data
-                answer = parse(partly[number])
-                if answer is None:
+                client = clients[number]
+                if (answer := client.read()) is None:
                     continue
-                partly[number] = b""
-                milliseconds.append((time.perf_counter() - asked[number]) * 1000)
-                following = _turn(talk, answer)
-                if following is None:
-                    talk = next(waiting, None)  # type: ignore[assignment]  # looked at right below
-                    if talk is None:
-                        poll.unregister(number)
-                        del open_talks[number]
-                        connection.close()
-                        continue
-                    open_talks[number] = connection, talk
-                    following = next(talk)
-                connection.sendall(following)
-                asked[number] = time.perf_counter()
+                milliseconds.append((time.perf_counter() - client.asked) * 1000)
+                if not client.go_on(answer) and not client.take(waiting):
+                    poll.unregister(number)
+                    del clients[number]
     return Load(len(milliseconds), time.perf_counter() - began, milliseconds)
 
 
-def _turn(talk: Talk, answer: Answer) -> bytes | None:
-    try:
-        return talk.send(answer)
-    except StopIteration:
-        return None
+class _Client:
+    """A connection and the talk that it carries."""
+
+    def __init__(self, connection: socket.socket, talk: Talk) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection = connection
+        self._talk = talk
+        self._data = b""
+        self.number = connection.fileno()
+        self._ask(next(talk))
+
+    def read(self) -> Answer | None:
+        data = self._connection.recv(65536)
+        assert data, f"the server closed a connection after {self._data!r}"
+        self._data += data
+        answer = parse(self._data)
+        if answer is not None:
+            self._data = b""
+        return answer
+
+    def go_on(self, answer: Answer) -> bool:
+        """Whether there is more to say in the talk."""
+        try:
+            self._ask(self._talk.send(answer))
+        except StopIteration:
+            return False
+        return True
+
+    def take(self, waiting: Iterator[Talk]) -> bool:
+        """Whether there was another talk."""
+        for talk in waiting:
+            self._talk = talk
+            self._ask(next(talk))
+            return True
+        return False
+
+    def _ask(self, asked: bytes) -> None:
+        self._connection.sendall(asked)
+        self.asked = time.perf_counter()
 
 
 def parse(data: bytes) -> Answer | None:
@@ -169,24 +183,23 @@ def middle(rounds: Sequence[Measured]) -> Measured:
     return Measured(*map(statistics.median, zip(*rounds, strict=True)))
 
 
-def trees(roots: Sequence[int]) -> set[int]:
-    """The processes and all their descendants."""
-    parents = {}
+def trees(roots: Sequence[int]) -> dict[int, list[str]]:
+    """The processes and all their descendants, with what procfs says of each from its state on."""
+    states = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
-            try:
-                parents[int(folder.name)] = int(_stat(int(folder.name))[1])
-            except OSError:  # it has ended
-                continue
+            with contextlib.suppress(OSError):  # it has ended
+                stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+                states[int(folder.name)] = stat.rpartition(")")[2].split()
     found = set(roots)
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+    while more := {pid for pid, state in states.items() if int(state[1]) in found} - found:
         found |= more
-    return found
+    return {pid: states[pid] for pid in found}
 
 
 def cpu_of_trees(roots: Sequence[int]) -> float:
-    """Seconds of user and system time."""
-    return sum(sum(map(int, _stat(pid)[11:13])) for pid in trees(roots)) / _TICKS if roots else 0.0
+    """Seconds of user and system time, of those too that have ended: their parents keep the account."""
+    return sum(sum(map(int, state[11:15])) for state in trees(roots).values()) / _TICKS if roots else 0.0
 
 
 def memory_mb(pid: int) -> float:
@@ -194,8 +207,3 @@ def memory_mb(pid: int) -> float:
     found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024 / 1e6
-
-
-def _stat(pid: int) -> list[str]:
-    """Fields of procfs, from the state on."""
-    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()

@@ -1,15 +1,16 @@
 """Authix and those it is compared with: how each is started, and what a user says to each.
 
-Rule: each as its own documentation sets it up for production, at the same Argon2 parameters (m=7168 KiB, t=5, p=1, which
-are Keycloak's defaults and those of Authix' profile ``original``), with as many processes as there are cores, and with
-its users in a database server of its own: PostgreSQL, or MongoDB and Redis for Authix. What a contestant has no way to
-do, it leaves out.
+Rule: each as its own documentation sets it up for production, at the same Argon2 parameters (m=7168 KiB, t=5, p=1: the
+defaults of Keycloak, and Authix' profile ``original``), with as many processes as there are cores, and with its users
+in a database server of its own: PostgreSQL, or MongoDB and Redis for Authix. What a contestant has no way to do, it
+leaves out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import pwd
 import secrets
@@ -19,23 +20,22 @@ import sys
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 from urllib.parse import urlencode
 
 from benchmarks.issuer_load import Talk, drive, request
-from tests.programs import HOST, PASSWORD, IssuerProgram, Program, free_port
+from tests.programs import HOST, PASSWORD, IssuerProgram, Program, eventually, free_port
 from tests.servers.mongodb import MongoServer
 from tests.servers.packages import NotInstallable, home, install_once, need, run
 from tests.servers.redis import RedisServer
-from tests.servers.server import Server
+from tests.servers.server import START_WITHIN, Server
 
 RECIPES = Path(__file__).parent / "peers"
 FASTAPI_USERS = home("fastapi-users", RECIPES / "fastapi_users")
 KEYCLOAK = home("keycloak", RECIPES / "keycloak")
 KEYCLOAK_VERSION = "26.7.3"
 CORES = os.cpu_count() or 1
-JSON = {"Content_Type": "application/json"}
-FORM = {"Content_Type": "application/x-www-form-urlencoded"}
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
 Session = dict[str, str]
 """What a user keeps of a login; a refresh changes it."""
@@ -51,6 +51,8 @@ class Contestant(Protocol):
     processes: Sequence[int]
     service_processes: Sequence[int]
     engines: Sequence[int]
+
+    def install(self) -> None: ...
 
     def start(self, stack: contextlib.ExitStack, folder: Path) -> None: ...
 
@@ -72,10 +74,6 @@ def _pid(program: Program | Server) -> int:
     return program.process.pid
 
 
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
 class Authix:
     """On MongoDB and Redis; the service is FastAPI behind the SDK."""
 
@@ -84,6 +82,9 @@ class Authix:
     def __init__(self, profile: str = "original", workers: int = CORES, **env: str) -> None:
         self._env = {"AUTHIX_HASH_PROFILE": profile, "AUTHIX_WORKERS": str(workers), **env}
         self.service_processes: Sequence[int] = ()
+
+    def install(self) -> None:
+        """It is."""
 
     def start(self, stack: contextlib.ExitStack, folder: Path, *, service: bool = True) -> None:
         mongo = stack.enter_context(MongoServer(folder / "mongo"))
@@ -97,10 +98,11 @@ class Authix:
         }
         self.program = IssuerProgram(folder / "issuer", **env | self._env)
         stack.callback(self.program.kill)
-        stack.callback(lambda: self.program.stop())
+        stack.callback(self.program.stop)
         self.program.start().ready()
         self.port = self.program.port
-        self.processes, self.engines = [_pid(self.program)], [_pid(mongo), _pid(self.redis)]
+        self.processes: Sequence[int] = [_pid(self.program)]
+        self.engines: Sequence[int] = [_pid(mongo), _pid(self.redis)]
         if service:
             settings = {"AUTHIX_ISSUER": self.program.url, "AUTHIX_AUDIENCE": "tests", "AUTHIX_FEED": self._feed()}
             app = _uvicorn(sys.executable, "benchmarks.protected_service:app", folder, settings)
@@ -113,11 +115,11 @@ class Authix:
         return f"{self.program.url}/revocations"
 
     def register(self, email: str) -> Talk:
-        answer = yield request("POST", "/register", _json(email), **JSON)
+        answer = yield request("POST", "/register", _json(email), Content_Type=JSON)
         answer.expect(201)
 
     def login(self, email: str, kept: list[Session]) -> Talk:
-        answer = yield request("POST", "/login", _json(email), **JSON)
+        answer = yield request("POST", "/login", _json(email), Content_Type=JSON)
         token = answer.expect(200).json()["access_token"]
         kept.append({"access": token, "cookie": _cookie(answer.head)})
 
@@ -128,7 +130,7 @@ class Authix:
             session["cookie"] = _cookie(answer.head)
 
     def verify(self, session: Session, times: int) -> Talk:
-        return _repeat(times, 200, "GET", "/me", **_bearer(session["access"]))
+        return _repeat(times, 200, "GET", "/me", Authorization=f"Bearer {session['access']}")
 
     def logout(self, session: Session) -> Talk:
         answer = yield request("POST", "/logout", Cookie=session["cookie"])
@@ -146,8 +148,10 @@ class FastAPIUsers:
     def __init__(self, argon2: tuple[int, int, int] = (7168, 5, 1)) -> None:
         self._argon2 = ",".join(map(str, argon2))
 
+    def install(self) -> None:
+        install_once(FASTAPI_USERS, _make_environment)
+
     def start(self, stack: contextlib.ExitStack, folder: Path) -> None:
-        install_fastapi_users()
         postgres = stack.enter_context(Postgres(folder / "postgres"))
         env = {
             "ARGON2": self._argon2,
@@ -162,30 +166,31 @@ class FastAPIUsers:
             stack.callback(program.kill)
         first.start().wait_for(f"http://{HOST}:{first.port}/me", 401).stop()
         app.start().wait_for(f"http://{HOST}:{app.port}/me", 401)
-        stack.callback(lambda: app.stop())
+        stack.callback(app.stop)
         self.port = self.service_port = app.port
-        self.processes = self.service_processes = [_pid(app)]
-        self.engines = [_pid(postgres)]
+        self.processes: Sequence[int] = [_pid(app)]
+        self.service_processes: Sequence[int] = self.processes
+        self.engines: Sequence[int] = [_pid(postgres)]
 
     def register(self, email: str) -> Talk:
-        answer = yield request("POST", "/auth/register", _json(email), **JSON)
+        answer = yield request("POST", "/auth/register", _json(email), Content_Type=JSON)
         answer.expect(201)
 
     def login(self, email: str, kept: list[Session]) -> Talk:
         body = urlencode({"username": email, "password": PASSWORD}).encode("ascii")
-        answer = yield request("POST", "/auth/jwt/login", body, **FORM)
+        answer = yield request("POST", "/auth/jwt/login", body, Content_Type=FORM)
         kept.append({"access": answer.expect(200).json()["access_token"]})
 
-    def refresh(self, session: Session, times: int) -> None:
+    def refresh(self, session: Session, times: int) -> None:  # noqa: ARG002 - it has none
         return None
 
     def verify(self, session: Session, times: int) -> Talk:
-        return _repeat(times, 200, "GET", "/me", **_bearer(session["access"]))
+        return _repeat(times, 200, "GET", "/me", Authorization=f"Bearer {session['access']}")
 
     def logout(self, session: Session) -> Talk:
-        return _repeat(1, 204, "POST", "/auth/jwt/logout", **_bearer(session["access"]))
+        return _repeat(1, 204, "POST", "/auth/jwt/logout", Authorization=f"Bearer {session['access']}")
 
-    def keys(self, times: int) -> None:
+    def keys(self, times: int) -> None:  # noqa: ARG002 - it has none
         return None
 
 
@@ -198,19 +203,24 @@ class Keycloak:
     name = "Keycloak"
     _tokens = "/realms/bench/protocol/openid-connect/token"
 
+    def install(self) -> None:
+        need("java", "default-jre-headless")
+        need("mvn", "maven")
+        install_once(KEYCLOAK, _download_keycloak)
+
     def start(self, stack: contextlib.ExitStack, folder: Path) -> None:
-        install_keycloak()
         postgres = stack.enter_context(Postgres(folder / "postgres"))
         server = stack.enter_context(KeycloakServer(folder / "keycloak", postgres))
         self.port = self.service_port = server.port
-        self.processes = self.service_processes = [_pid(server)]
-        self.engines = [_pid(postgres)]
+        self.processes: Sequence[int] = [_pid(server)]
+        self.service_processes: Sequence[int] = self.processes
+        self.engines: Sequence[int] = [_pid(postgres)]
         self._admin = ""
         drive(self.port, [self._become_registrar()])
 
     def _become_registrar(self) -> Talk:
         fields = {"grant_type": "client_credentials", "client_id": "registrar", "client_secret": "registrar-secret"}
-        answer = yield request("POST", self._tokens, urlencode(fields).encode("ascii"), **FORM)
+        answer = yield request("POST", self._tokens, urlencode(fields).encode("ascii"), Content_Type=FORM)
         self._admin = answer.expect(200).json()["access_token"]
 
     def register(self, email: str) -> Talk:
@@ -223,30 +233,32 @@ class Keycloak:
             "credentials": [{"type": "password", "value": PASSWORD, "temporary": False}],
         }
         body = _encoded(user)
-        answer = yield request("POST", "/admin/realms/bench/users", body, **JSON, **_bearer(self._admin))
+        answer = yield request(
+            "POST", "/admin/realms/bench/users", body, Content_Type=JSON, Authorization=f"Bearer {self._admin}"
+        )
         answer.expect(201)
 
     def login(self, email: str, kept: list[Session]) -> Talk:
         fields = {"grant_type": "password", "client_id": "app", "scope": "openid"}
         body = urlencode(fields | {"username": email, "password": PASSWORD}).encode("ascii")
-        answer = yield request("POST", self._tokens, body, **FORM)
+        answer = yield request("POST", self._tokens, body, Content_Type=FORM)
         found = answer.expect(200).json()
         kept.append({"access": found["access_token"], "refresh": found["refresh_token"]})
 
     def refresh(self, session: Session, times: int) -> Talk:
         for _ in range(times):
             fields = {"grant_type": "refresh_token", "client_id": "app", "refresh_token": session["refresh"]}
-            answer = yield request("POST", self._tokens, urlencode(fields).encode("ascii"), **FORM)
+            answer = yield request("POST", self._tokens, urlencode(fields).encode("ascii"), Content_Type=FORM)
             found = answer.expect(200).json()
             session["access"], session["refresh"] = found["access_token"], found["refresh_token"]
 
     def verify(self, session: Session, times: int) -> Talk:
         path = "/realms/bench/protocol/openid-connect/userinfo"
-        return _repeat(times, 200, "GET", path, **_bearer(session["access"]))
+        return _repeat(times, 200, "GET", path, Authorization=f"Bearer {session['access']}")
 
     def logout(self, session: Session) -> Talk:
         body = urlencode({"client_id": "app", "refresh_token": session["refresh"]}).encode("ascii")
-        answer = yield request("POST", "/realms/bench/protocol/openid-connect/logout", body, **FORM)
+        answer = yield request("POST", "/realms/bench/protocol/openid-connect/logout", body, Content_Type=FORM)
         answer.expect(204)
 
     def keys(self, times: int) -> Talk:
@@ -270,9 +282,13 @@ class KeycloakServer(Server):
         start = [str(KEYCLOAK / "bin" / "kc.sh"), "start", "--optimized", "--import-realm", "--cache=local", *local]
         return ["env", *(f"{name}={value}" for name, value in env.items()), *start]
 
-    def wait(self) -> KeycloakServer:
+    def wait(self) -> Self:
         """It makes its tables first."""
-        drive_until_ready(self)
+        try:
+            eventually(self._answers_or_ended, f"{self} answers", START_WITHIN * 4)
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def answers(self) -> bool:
@@ -287,20 +303,6 @@ class KeycloakServer(Server):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.stop()
         super().kill()
-
-
-def drive_until_ready(server: KeycloakServer) -> None:
-    from tests.programs import eventually
-
-    def ready() -> bool:
-        assert server.process is not None
-        assert server.process.poll() is None, server.output()[-4000:]
-        try:
-            return server.answers()
-        except OSError:
-            return False
-
-    eventually(ready, f"{server} answers", 180)
 
 
 class Postgres(Server):
@@ -329,9 +331,12 @@ class Postgres(Server):
         return [*self._as_nobody(), str(self.program("postgres")), *place]
 
     def answers(self) -> bool:
-        return subprocess.run(
-            [str(self.program("pg_isready")), "-q", "-h", HOST, "-p", str(self.port)], check=False
-        ).returncode == 0
+        return (
+            subprocess.run(
+                [str(self.program("pg_isready")), "-q", "-h", HOST, "-p", str(self.port)], check=False
+            ).returncode
+            == 0
+        )
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -359,23 +364,15 @@ def _uvicorn(python: str, app: str, folder: Path, env: dict[str, str], workers: 
     return program
 
 
-def install_fastapi_users() -> None:
-    install_once(FASTAPI_USERS, _make_environment)
-
-
 def _make_environment(folder: Path) -> None:
     uv = [sys.executable, "-m", "uv"]
     # a venv does not move: its packages do
-    run([*uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(folder), "--allow-existing"], "A venv")
+    run(
+        [*uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(folder), "--allow-existing"], "A venv"
+    )
     recipe = str(RECIPES / "fastapi_users" / "requirements.txt")
     install = [*uv, "pip", "install", "--python", str(folder), "--require-hashes", "--no-deps", "--requirement", recipe]
     run(install, "The installation of fastapi-users")
-
-
-def install_keycloak() -> None:
-    need("java", "default-jre-headless")
-    need("mvn", "maven")
-    install_once(KEYCLOAK, _download_keycloak)
 
 
 def _download_keycloak(folder: Path) -> None:
@@ -411,8 +408,6 @@ def _json(email: str) -> bytes:
 
 
 def _encoded(value: dict[str, Any]) -> bytes:
-    import json
-
     return json.dumps(value).encode("utf-8")
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import http.client
 import secrets
+import statistics
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.report import machine, spread
+from benchmarks.report import spread
+from benchmarks.results import Results
 from tests.programs import IssuerProgram, SidecarProgram, bearer, login, register
 from tests.servers.kafka import KafkaServer
 
@@ -47,33 +49,38 @@ def measure(issuer: IssuerProgram, sidecar: SidecarProgram, logouts: int) -> tup
     return questions, delays
 
 
-def run(folder: Path, name: str, logouts: int, goal: str, kafka: KafkaServer | None) -> None:
+def run(results: Results, folder: Path, logouts: int, kafka: KafkaServer | None) -> None:
+    name, goals = ("Kafka", (5, 15)) if kafka else ("HTTP feed", (3, 10))
     env = {"AUTHIX_KAFKA": kafka.bootstrap} if kafka else {}
-    issuer = IssuerProgram(folder / f"issuer-{name}", **env).start().ready()
+    issuer = IssuerProgram(folder / f"issuer {name}", **env).start().ready()
     feed = {"AUTHIX_FEED": f"kafka://{kafka.bootstrap}/authix.logout"} if kafka else {}
-    sidecar = SidecarProgram(folder / f"sidecar-{name}", issuer.url, "http://127.0.0.1:9", **feed).start().ready()
+    sidecar = SidecarProgram(folder / f"sidecar {name}", issuer.url, "http://127.0.0.1:9", **feed).start().ready()
     try:
         questions, delays = measure(issuer, sidecar, logouts)
     finally:
         sidecar.stop()
         issuer.stop()
-    print(f"  {name:5} one question                {spread(questions)}")
-    print(f"  {name:5} logout answered -> refused  {spread(delays)}   (goal: {goal})")
+    results.note(f"{name}: one question {spread(questions)}; logout answered to refused {spread(delays)}")
+    cuts = statistics.quantiles(delays, n=100)
+    for what, value, bound in (("p50", cuts[49], goals[0]), ("p99", cuts[98], goals[1])):
+        results.goal(f"logout answered → refused, {name}, {what}", value, "ms", bound)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--logouts", type=int, default=1000)
-    logouts = parser.parse_args().logouts
-    print(f"logout_latency: {machine()}; {logouts} logouts on each feed")
+    parser.add_argument("--docs", action="store_true", help="put what is found into docs/performance.md")
+    options = parser.parse_args()
+    results = Results("logout_latency", f"{options.logouts} logouts on each feed")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run(folder, "HTTP", logouts, "p50 <= 3 ms, p99 <= 10 ms", None)
+        run(results, folder, options.logouts, None)
         if missing := KafkaServer.missing():
-            print(f"  Kafka not measured: {missing}")
-            return
-        with KafkaServer(folder / "kafka") as kafka:
-            run(folder, "Kafka", logouts, "p50 <= 5 ms, p99 <= 15 ms", kafka)
+            results.note(f"Kafka is not measured: {missing}")
+        else:
+            with KafkaServer(folder / "kafka") as kafka:
+                run(results, folder, options.logouts, kafka)
+    results.write(into_page=options.docs)
 
 
 if __name__ == "__main__":

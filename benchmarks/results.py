@@ -6,8 +6,9 @@ markers from here and is never edited there.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -76,6 +77,8 @@ class Results:
         self.figures: list[Figure] = []
         self.goals: list[Goal] = []
         self.notes: list[str] = []
+        self.plots: dict[str, str] = {}
+        """SVG, by name."""
         print(f"{name}: {self.conditions}", flush=True)
 
     def figure(self, figure: Figure) -> None:
@@ -102,7 +105,7 @@ class Results:
         found = {
             "benchmark": self.name,
             "conditions": self.conditions,
-            "taken": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "taken": dt.datetime.now(dt.UTC).date().isoformat(),
             "figures": [asdict(figure) for figure in self.figures],
             "goals": [asdict(goal) | {"met": goal.met} for goal in self.goals],
             "notes": self.notes,
@@ -110,6 +113,10 @@ class Results:
         written = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
         (OUTPUT / f"{self.name}.json").write_text(written, encoding="utf-8")
         (OUTPUT / f"{self.name}.md").write_text(self.markdown(), encoding="utf-8")
+        for plot, svg in self.plots.items():
+            for folder in (OUTPUT, PLOTS) if into_page else (OUTPUT,):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{plot}.svg").write_text(svg, encoding="utf-8")
         print(f"  written to {OUTPUT.relative_to(ROOT)}/{self.name}.json and .md")
         if into_page:
             PLOTS.mkdir(exist_ok=True)
@@ -137,13 +144,13 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), *rows))
 
 
-def bars(title: str, unit: str, groups: dict[str, dict[str, float]]) -> str:
-    """A bar chart as SVG: one group for each key, one bar for each of its entries, on one scale that is logarithmic."""
+def bars(title: str, unit: str, groups: dict[str, dict[str, float]], *, logarithmic: bool = False) -> str:
+    """A bar chart as SVG: one group for each key, one bar for each of its entries, all on one scale."""
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     colours = dict(zip(names, COLOURS, strict=False))
     most = max(value for group in groups.values() for value in group.values())
-    left, wide, high, y = 170, 430, 18, 62 + 18 * (len(names) > 3)
-    scale = _decades(most)
+    left, wide, high, y = 210, 430, 18, 62 + 18 * (len(names) > 3)
+    decades = math.ceil(math.log10(max(most, 10)))
     drawn: list[str] = []
     for place, name in enumerate(names):
         x = left + place % 3 * 190
@@ -152,7 +159,8 @@ def bars(title: str, unit: str, groups: dict[str, dict[str, float]]) -> str:
     for what, group in groups.items():
         drawn.append(f'<text x="{left - 8}" y="{y + high * len(group) / 2 + 4:.0f}" class="end">{escape(what)}</text>')
         for name, value in group.items():
-            length = max(_place(value, scale) * wide, 1)
+            share = math.log10(max(value, 1)) / decades if logarithmic else value / most
+            length = max(share * wide, 1)
             drawn.append(
                 f'<rect x="{left}" y="{y}" width="{length:.1f}" height="{high - 3}" fill="{colours[name]}"/>'
                 f'<text x="{left + length + 5:.1f}" y="{y + 12}">{_number(value)}</text>'
@@ -161,31 +169,12 @@ def bars(title: str, unit: str, groups: dict[str, dict[str, float]]) -> str:
         y += 10
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {y}" role="img" aria-label="{escape(title)}">'
-        "<style>text{font:12px sans-serif;fill:#333}.end{text-anchor:end}.title{font-weight:bold;font-size:14px}</style>"
+        "<style>text{font:12px sans-serif;fill:#333}.end{text-anchor:end}.title{font:bold 14px sans-serif}</style>"
         f'<rect width="720" height="{y}" fill="#fff"/>'
-        f'<text x="10" y="20" class="title">{escape(title)} ({escape(unit)}, logarithmic)</text>' + "".join(drawn) + "</svg>\n"
+        f'<text x="10" y="20" class="title">{escape(title)} ({escape(unit)}{", logarithmic" * logarithmic})</text>'
+        + "".join(drawn)
+        + "</svg>\n"
     )
-
-
-def plot(name: str, svg: str, *, into_page: bool) -> None:
-    for folder in (OUTPUT, PLOTS) if into_page else (OUTPUT,):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-
-
-def _decades(most: float) -> int:
-    """Of the scale, which begins at 1."""
-    decades = 1
-    while 10**decades < most:
-        decades += 1
-    return decades
-
-
-def _place(value: float, decades: int) -> float:
-    """From 0 at 1 to 1 at the end of the scale."""
-    from math import log10
-
-    return max(log10(max(value, 1)) / decades, 0)
 
 
 def _number(value: float) -> str:

@@ -22,8 +22,9 @@ HEAD = """# Settings
 <!-- Written by docs/render_settings.py (`make docs`). -->
 
 Every setting has a name in the environment. `NAME_FILE` reads it from a file instead, such as a mounted secret; a flag
-of the programs (`--access-ttl 300` for `AUTHIX_ACCESS_TTL`) or an argument in code wins over both. Secrets have no flag,
-since flags show in the process list. A missing or wrong setting stops the start with exit code 2 and one sentence each
+of the programs (`--access-ttl 300` for `AUTHIX_ACCESS_TTL`) or an argument in code wins over both. What is given nowhere
+else is read from the file of its name in the folder `AUTHIX_SETTINGS_DIR`, and `authix-issuer config` prints what is in
+force ([more](operations.md#where-a-setting-comes-from)). Secrets have no flag, since flags show in the process list. A missing or wrong setting stops the start with exit code 2 and one sentence each
 that says how to mend it. `authix-issuer doctor` looks at the settings and at every engine behind them.
 
 In code, the SDK takes the same settings as arguments: `Authix(issuer=…, audience=…, feed=…)`.

@@ -210,14 +210,15 @@ def engines() -> Iterator[Extra]:
         feed = f"kafka://{kafka.bootstrap}/authix.logout"
         settings_dir = folder / "settings"
         settings_dir.mkdir()
+        redis_pid = redis.process.pid if redis.process else ""
         command = f"AUTHIX_SETTINGS_DIR={settings_dir} {Path(sys.executable).with_name('authix-issuer')}"
         hint = f"""
 Be its operator, in a second terminal: break Redis, read what is said of it, mend it.
 
   {command} config   # what it runs with, and where that was set
   {command} doctor   # what is wrong with it
-  kill -STOP {redis.pid}   # Redis hangs; ask the doctor again
-  kill -CONT {redis.pid}
+  kill -STOP {redis_pid}   # Redis hangs; ask the doctor again
+  kill -CONT {redis_pid}
 """
         yield Extra(issuing, lambda issuer: {"AUTHIX_FEED": f"{feed},{issuer}/revocations"}, settings_dir, hint)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from authix.workers import _KILL_AFTER
-from authix_issuer.app import DRAIN_SECONDS
-from authix_sidecar.server import DRAIN_TIME
+from authix_issuer.settings import IssuerSettings
+from authix_sidecar.settings import SidecarSettings
 from tests.deploy.conftest import Rendered
 from tests.deploy.dockerfiles import IMAGES, stages
 from tests.deploy.manifests import (
@@ -25,7 +27,10 @@ from tests.deploy.manifests import (
 
 HEARD_WITHIN = 5
 """Seconds in which proxies usually hear that an endpoint is gone."""
-LEAVES = {"issuer": DRAIN_SECONDS, "sidecar": DRAIN_TIME}
+LEAVES = {
+    program: int(next(str(field.default) for field in dataclasses.fields(settings) if field.name == "drain_time"))
+    for program, settings in (("issuer", IssuerSettings), ("sidecar", SidecarSettings))
+}
 
 
 def sleep_before_end(container: Container) -> int:

@@ -13,6 +13,7 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -22,7 +23,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from tests.conftest import StartSidecar
-from tests.programs import DEADLINE, HOST, PASSWORD, IssuerProgram, bearer, login, register
+from tests.programs import DEADLINE, HOST, PASSWORD, IssuerProgram, bearer, eventually, login, register
 
 IN_FLIGHT = 200
 PATIENT = {"AUTHIX_DRAIN_TIME": "60"}
@@ -126,13 +127,16 @@ async def test_an_issuer_answers_all_that_wait_for_their_hash_and_ends_its_strea
 
 
 async def test_the_workers_of_an_issuer_do_so_together_and_their_port_is_closed_at_once(
-    start_issuer: StartIssuer, dial: Dial, mongodb_url: str, redis_url: str
+    start_issuer: StartIssuer, dial: Dial, mongodb_url: str, redis_url: str, tmp_path: Path
 ) -> None:
+    level = tmp_path / "level"
+    level.write_text("info")
     issuer = start_issuer(
         AUTHIX_USERS_URL=f"{mongodb_url.rstrip('/')}/{secrets.token_hex(6)}",
         AUTHIX_SESSIONS_URL=redis_url,
         AUTHIX_SECRET=secrets.token_urlsafe(32),
         AUTHIX_WORKERS="2",
+        AUTHIX_LOG_LEVEL_FILE=str(level),
         AUTHIX_HASH_PROFILE="owasp",
         AUTHIX_HASH_THREADS="2",
         AUTHIX_HASH_QUEUE="256",
@@ -140,6 +144,10 @@ async def test_the_workers_of_an_issuer_do_so_together_and_their_port_is_closed_
     )
     with issuer.client() as client:
         register(client, "ann@example.com")
+    level.write_text("debug")
+    send_signal(issuer, signal.SIGHUP)
+    told = "the log level is debug now"
+    await asyncio.to_thread(eventually, lambda: issuer.output().count(told) == 3, "the parent and both workers tell it")
     wires = await dial(issuer.port, 50)
     for wire in wires:
         wire.writer.write(login_request())

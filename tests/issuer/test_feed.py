@@ -132,6 +132,44 @@ async def test_a_newcomer_need_not_wait_for_the_next_heartbeat(feed: Feed, monke
         await reader.close()
 
 
+async def test_a_newcomers_heartbeat_is_for_the_newcomer_alone(
+    feed: Feed, log_out: LogOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or ten thousand who come back at once would be sent fifty million."""
+    monkeypatch.setattr("authix_issuer.feed.HEARTBEAT_EVERY", 3600.0)
+    first = Reader(feed)
+    await first.read_to_heartbeat()
+    for _ in range(3):
+        other = Reader(feed)
+        await other.read_to_heartbeat()
+        await other.close()
+    seen = len(first.events)
+    written = await log_out()
+    await first.read_until(lambda: len(first.revocations) > 0)
+    assert first.events[seen:] == [written]
+    await first.close()
+
+
+async def test_many_followers_get_everything_and_every_heartbeat_is_kept(
+    feed: Feed, log_out: LogOut, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authix_issuer.feed.HEARTBEAT_EVERY", 0.02)
+    monkeypatch.setattr("authix_issuer.feed._AT_ONCE", 3)
+    readers = [Reader(feed) for _ in range(20)]
+    reading = [asyncio.create_task(reader.read_until(lambda: False)) for reader in readers]
+    written = []
+    for _ in range(50):
+        written.append(await log_out())
+        await asyncio.sleep(0.002)
+    for reader in readers:  # nobody is left without a heartbeat, however fast the logouts come
+        assert sum(isinstance(event, Heartbeat) for event in reader.events) >= 3
+    feed.end()
+    await asyncio.gather(*reading)
+    for reader in readers:
+        reader.assert_heartbeats_kept(written)
+        assert reader.revocations == written[: len(reader.revocations)]
+
+
 async def test_the_live_feed_goes_on_where_the_snapshot_ends(feed: Feed, log_out: LogOut) -> None:
     for _ in range(3):
         await log_out()

@@ -34,13 +34,20 @@ def entries(issuer: IssuerProgram) -> Callable[[], list[dict[str, Any]]]:
     def read() -> list[dict[str, Any]]:
         lines = issuer.output().splitlines()
         if issuer.env.get("AUTHIX_LOG") == "json":
-            return [json.loads(line) for line in lines]
+            return [told(json.loads(line)) for line in lines]
         return [{"event": line} for line in lines if CONSOLE_LINE.fullmatch(line)]
 
     return read
 
 
 Entries = Callable[[], list[dict[str, Any]]]
+
+
+def told(entry: dict[str, Any]) -> dict[str, Any]:
+    """A request's line says its parts by their names; put together they are what a console shows."""
+    if entry["event"] == "request":
+        entry["event"] = "{method} {path} {status} {ms} ms {code}".format(**entry)
+    return entry
 
 
 def log_in(client: httpx.Client, email: str, password: str = PASSWORD) -> httpx.Response:

@@ -60,7 +60,7 @@ _DOCS_POLICY = (
 
 def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[Any, Any]:
     """The application; its parts are opened when a worker starts. Two in one process need two names."""
-    logs.set_up(settings.log, settings.log_level)
+    access = logs.set_up(settings.log, settings.log_level)
     app: Sanic[Any, Any] = Sanic(name, request_class=StrictRequest, strict_slashes=True, configure_logging=False)
     app.config.update(
         REQUEST_MAX_SIZE=MAX_BODY,
@@ -96,6 +96,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
     @app.after_server_stop
     async def stop(app: Sanic[Any, Any]) -> None:
         await app.ctx.parts.aclose()
+        access.flush()
 
     @app.on_request
     async def begin(request: Request) -> None:
@@ -106,8 +107,10 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
             answers.last_on_its_connection(request)
         route = request.route.path if request.route else None
         spent = time.perf_counter() - getattr(request.ctx, "began", time.perf_counter())
-        metrics.answered(route, request.method, response.status, getattr(request.ctx, "code", OK), spent)
-        logger.info("%s /%s %d %.1f ms", request.method, route or "-", response.status, spent * 1000)
+        code = getattr(request.ctx, "code", OK)
+        metrics.answered(route, request.method, response.status, code, spent)
+        method, _, path = request_ids.route_of(request).partition(" ")
+        access.tell(method, path, response.status, spent, code, request_id=request_ids.id_of(request))
 
     border.guard(app, settings)
     app.register_middleware(report, "response")

@@ -126,7 +126,8 @@ async def _topic(settings: IssuerSettings) -> list[Finding]:
             Finding(
                 "topic (Kafka)",
                 Verdict.WRONG,
-                f"{error}. Logouts are kept meanwhile, and verifiers on Kafka go stale. Start it, or mend the setting.",
+                f"AUTHIX_KAFKA={settings.kafka} is not to be used: {error}. Start it, or mend the setting; logouts are "
+                "kept meanwhile, and verifiers that follow Kafka go stale.",
             )
         ]
 

@@ -2,7 +2,8 @@
 
 Rule: a heartbeat's moment is taken from the clock before the log is read, and it is sent after all that was read; so
 all that it vouches for stands before it. A newcomer is shown the whole log from its cursor on first. A follower who
-can't keep up is cut off and resumes, never skipped over.
+can't keep up is cut off and resumes, never skipped over. However many follow, others have their turn in between, and a
+revocation never waits for a heartbeat to be through.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ HEARTBEAT_EVERY = 1.0
 PAGE = 1000
 _BACKLOG = 1000  # chunks that a follower may lag behind
 _TRIM_EVERY = 10.0
+_AT_ONCE = 100  # followers; some 2 ms
+
+_Follower = asyncio.Queue[bytes | None]
 
 
 class Feed:
@@ -34,10 +38,14 @@ class Feed:
         """``on_key`` is called with each signing key that is revoked from now on."""
         self._log = log
         self._on_key = on_key
-        self._followers: set[asyncio.Queue[bytes | None]] = set()
+        self._followers: set[_Follower] = set()
+        self._newcomers: set[_Follower] = set()
+        """Those who have all that is in the log and wait for a first heartbeat."""
+        self._beat = b""
+        self._owed: list[_Follower] = []
+        """Those who still have to get it; all that it vouches for was sent before."""
         self._wake = asyncio.Event()
         self._ended = False
-        self._heartbeat_wanted = True
         self._heartbeat_due = 0.0
         self._cursor: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -83,7 +91,7 @@ class Feed:
 
     async def follow(self, cursor: str | None) -> AsyncGenerator[bytes, None]:
         """Server-sent events from ``cursor`` on (None, or one of another log: all live revocations), for ever."""
-        follower: asyncio.Queue[bytes | None] = asyncio.Queue()
+        follower: _Follower = asyncio.Queue()
         self._followers.add(follower)
         if self._ended:
             self._cut_off(follower)
@@ -91,12 +99,13 @@ class Feed:
             while page := await self._log.read(cursor, PAGE):
                 cursor = page[-1].cursor
                 yield _encode(page)
-            self._heartbeat_wanted = True
+            self._newcomers.add(follower)
             self._wake.set()
             while (chunk := await follower.get()) is not None:
                 yield chunk
         finally:
             self._followers.discard(follower)
+            self._newcomers.discard(follower)
 
     async def _pass_on(self) -> None:
         while True:
@@ -113,36 +122,55 @@ class Feed:
                 await asyncio.sleep(HEARTBEAT_EVERY)
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEARTBEAT_EVERY):
+                async with asyncio.timeout_at(self._heartbeat_due):
                     await self._wake.wait()
 
     async def _pass_on_once(self) -> None:
-        loop = asyncio.get_running_loop()
-        heartbeat = None
-        if self._heartbeat_wanted or loop.time() >= self._heartbeat_due:
-            self._heartbeat_wanted, self._heartbeat_due = False, loop.time() + HEARTBEAT_EVERY
+        now = asyncio.get_running_loop().time()
+        heartbeat, due = None, now >= self._heartbeat_due and not self._owed
+        newcomers, self._newcomers = self._newcomers, set()
+        if due:
+            self._heartbeat_due = now + HEARTBEAT_EVERY
+        if due or newcomers:
             heartbeat = await self._heartbeat()
         while page := await self._log.read(self._cursor, PAGE):
             self._cursor = page[-1].cursor
-            self._send(_encode(page))
             for entry in page:
                 if isinstance(entry.revocation, KeyRevoked):
                     self._on_key(entry.revocation)
+            await self._send(_encode(page))
         if heartbeat is not None:
-            self._send(sse.encode(encode_event(heartbeat)))
+            self._beat = sse.encode(encode_event(heartbeat))
+            # A newcomer's is for him alone: if thousands come at once, each of theirs would go to all the others.
+            self._owed = list(self._followers if due else newcomers.union(self._owed))
+        while self._owed:
+            for _ in range(min(_AT_ONCE, len(self._owed))):
+                self._give(self._owed.pop(), self._beat)
+            await asyncio.sleep(0)
+            if self._wake.is_set():
+                return
 
     async def _heartbeat(self) -> Heartbeat:
         tick = await self._log.tick()
         return Heartbeat(at_us=tick.at_us, complete_until_us=tick.complete_until_us)
 
-    def _send(self, chunk: bytes) -> None:
-        for follower in tuple(self._followers):
-            if follower.qsize() >= _BACKLOG:
-                self._cut_off(follower)
-            else:
-                follower.put_nowait(chunk)
+    async def _send(self, chunk: bytes) -> None:
+        owed, self._owed = set(self._owed), []
+        both = chunk + self._beat
+        for number, follower in enumerate(tuple(self._followers), 1):
+            self._give(follower, both if follower in owed else chunk)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
-    def _cut_off(self, follower: asyncio.Queue[bytes | None]) -> None:
+    def _give(self, follower: _Follower, chunk: bytes) -> None:
+        if follower not in self._followers:
+            return
+        if follower.qsize() >= _BACKLOG:
+            self._cut_off(follower)
+        else:
+            follower.put_nowait(chunk)
+
+    def _cut_off(self, follower: _Follower) -> None:
         self._followers.discard(follower)
         follower.put_nowait(None)
 

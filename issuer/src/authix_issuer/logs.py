@@ -12,10 +12,13 @@ import sys
 import structlog
 
 from authix import log_level
+from authix.access_log import AccessLog
 from authix.errors import SettingsError
 
+ACCESS = "authix.issuer.access"
 
-def set_up(form: str, level: str = "info") -> None:
+
+def set_up(form: str, level: str = "info") -> AccessLog:
     """Send all logging from ``level`` on to standard error, as ``console`` or ``json``."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -45,6 +48,7 @@ def set_up(form: str, level: str = "info") -> None:
     # It says each second that a broker is away; the relay and the feed say it once, and with what follows from it.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("sanic.error").addFilter(_not_told)
+    return AccessLog(form, sys.stderr.buffer, ACCESS)
 
 
 def _not_told(record: logging.LogRecord) -> bool:

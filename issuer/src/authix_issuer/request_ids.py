@@ -29,15 +29,20 @@ def watch(app: Sanic[Any, Any]) -> None:
         _begin(request)
 
     async def finish(request: Request, response: BaseHTTPResponse) -> None:
-        if not hasattr(request.ctx, "request_id"):  # what could not be read has passed no middleware
-            _begin(request)
-        response.headers[HEADER] = request.ctx.request_id
+        response.headers[HEADER] = id_of(request)
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s: %s", route_of(request), getattr(request.ctx, "code", "ok"))
         request.ctx.served.end(response.status)
 
     app.register_middleware(begin, "request")
     app.register_middleware(finish, "response")
+
+
+def id_of(request: Request) -> str:
+    if not hasattr(request.ctx, "request_id"):  # what could not be read has passed no middleware
+        _begin(request)
+    name: str = request.ctx.request_id
+    return name
 
 
 def route_of(request: Request) -> str:

@@ -86,7 +86,7 @@ def _serve(options: argparse.Namespace) -> int:
     if settings.workers > 1:
         return serve_by_workers(settings, read_level)
     access = logs.set_up(settings.log, settings.log_level)
-    asyncio.run(serve(settings, access, LiveLevel(settings.log_level, read_level, access.use_level)))
+    asyncio.run(serve(settings, access, LiveLevel(settings.log_level, read_level)))
     return 0
 
 

@@ -16,6 +16,7 @@ from math import inf
 from time import monotonic
 
 from authix import Authix, tracing
+from authix.access_log import AccessLog
 from authix.errors import NotReady, SettingsError
 from authix.log_level import LiveLevel
 from authix.workers import end_with_parent
@@ -30,7 +31,6 @@ from authix_sidecar.identity import Identities, private_key
 from authix_sidecar.judged import Judge
 from authix_sidecar.listeners import BACKLOG, bind, contexts
 from authix_sidecar.live_policy import LivePolicy
-from authix_sidecar.logs import AccessLog
 from authix_sidecar.metrics import Metrics
 from authix_sidecar.onward import OnwardFeed
 from authix_sidecar.pool import Pool

@@ -68,7 +68,7 @@ def serve_by_workers(settings: SidecarSettings, read_level: Callable[[], str]) -
             partial(_work, settings, siblings, read_level),
             settings.workers,
             pass_on=(signal.SIGHUP,),
-            look=LiveLevel(settings.log_level, read_level, access.use_level).tick,
+            look=LiveLevel(settings.log_level, read_level).tick,
             kill_after=settings.drain_time + _END_WITHIN,
         ).run()
         feed.stopping.set()
@@ -120,7 +120,7 @@ class _SharedFeed(threading.Thread):
 def _work(settings: SidecarSettings, siblings: Siblings, read_level: Callable[[], str], number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent says when
     access = logs.set_up(settings.log, settings.log_level)
-    level = LiveLevel(settings.log_level, read_level, access.use_level)
+    level = LiveLevel(settings.log_level, read_level)
     try:
         asyncio.run(serve(settings, access, level, siblings, worker=str(number)))
     except SettingsError as error:  # what was right at the start is wrong now

@@ -86,7 +86,7 @@ async def examine_mongo(url: str) -> list[Finding]:
     except SettingsError as error:
         return [Finding(subject, Verdict.WRONG, str(error))]
     except PyMongoError as error:
-        return [Finding(subject, Verdict.WRONG, f"it does not answer ({_brief(error)}). Start it, or mend the URL.")]
+        return [Finding(subject, Verdict.WRONG, f"AUTHIX_USERS_URL names a MongoDB that {why(error, MONGODB)}.")]
     members = len(hello.get("hosts", ()))
     return [
         Finding(

@@ -26,6 +26,8 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
 _CLOSED = ("closed by server", "connection closed", "reset by peer", "EOF occurred", "UNEXPECTED_EOF")
 _REFUSED = ("AuthenticationError", "WRONGPASS", "NOAUTH", "Authentication failed")
 _FORBIDDEN = ("NoPermissionError", "NOPERM", "no permissions", "not authorized")
+_NOBODY = ("Connection refused", "ConnectionRefusedError", "Connect call failed")
+_SILENT = ("TimeoutError", "timed out")
 _UNKNOWN_HOST = ("Name or service not known", "nodename nor servname", "No address associated", "name resolution")
 
 
@@ -53,6 +55,14 @@ def why(error: BaseException, spelling: Spelling) -> str:
             ),
         ),
         (_UNKNOWN_HOST, "has a host name that nobody knows: mend the URL"),
+        (_NOBODY, "does not answer, for nobody listens there: start it, or mend host and port in the URL"),
+        (
+            _SILENT,
+            (
+                "does not answer in time: it hangs, or what is sent to it is dropped on the way; look at its log, "
+                "restart it, or mend the URL (also whether it speaks TLS)"
+            ),
+        ),
     ):
         if any(sign in said for sign in signs):
             return sentence
