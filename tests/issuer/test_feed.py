@@ -139,14 +139,13 @@ async def test_a_newcomers_heartbeat_is_for_the_newcomer_alone(
     monkeypatch.setattr("authix_issuer.feed.HEARTBEAT_EVERY", 3600.0)
     first = Reader(feed)
     await first.read_to_heartbeat()
-    for _ in range(3):
+    for _ in range(5):
         other = Reader(feed)
         await other.read_to_heartbeat()
         await other.close()
-    seen = len(first.events)
-    written = await log_out()
+    await log_out()
     await first.read_until(lambda: len(first.revocations) > 0)
-    assert first.events[seen:] == [written]
+    assert sum(isinstance(event, Heartbeat) for event in first.events) <= 2  # its own, and that of the feed's start
     await first.close()
 
 
@@ -158,11 +157,9 @@ async def test_many_followers_get_everything_and_every_heartbeat_is_kept(
     readers = [Reader(feed) for _ in range(20)]
     reading = [asyncio.create_task(reader.read_until(lambda: False)) for reader in readers]
     written = []
-    for _ in range(50):
-        written.append(await log_out())
-        await asyncio.sleep(0.002)
-    for reader in readers:  # nobody is left without a heartbeat, however fast the logouts come
-        assert sum(isinstance(event, Heartbeat) for event in reader.events) >= 3
+    async with asyncio.timeout(DEADLINE):  # nobody is left without heartbeats, however fast the logouts come
+        while any(sum(isinstance(event, Heartbeat) for event in reader.events) < 5 for reader in readers):
+            written.append(await log_out())
     feed.end()
     await asyncio.gather(*reading)
     for reader in readers:
