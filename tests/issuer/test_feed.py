@@ -319,8 +319,8 @@ async def test_the_feed_outlives_an_entry_that_it_cannot_read(
 ) -> None:
     reader = Reader(feed)
     await reader.read_to_heartbeat()
-    await log_out()
-    await database.write(lambda connection: connection.execute("UPDATE revocations SET event = 'torn'"))
+    torn = "INSERT INTO revocations (since_us, event, until) SELECT last_us + 1, 'torn', 9e9 FROM clock"
+    await database.write(lambda connection: connection.execute(torn))
     feed.wake()
     async with asyncio.timeout(DEADLINE):
         while "the feed stands still" not in caplog.text:
