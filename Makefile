@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-BENCHMARKS := issuer login_storm login_timing logout_latency replay revocation_map verify cut_on_logout sidecar
+BENCHMARKS := issuer model login_storm login_timing logout_latency replay revocation_map verify cut_on_logout sidecar
 # twice as many as there are cores, because tests wait for programs half of their time
 TESTERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) * 2)')
 # file by file as they come, so that tests/e2e is first: by itself xdist would leave its files, long but of few tests, to

@@ -1,9 +1,9 @@
 """Authix and those it is compared with: how each is started, and what a user says to each.
 
 Rule: each as its own documentation sets it up for production, at the same Argon2 parameters (m=7168 KiB, t=5, p=1: the
-defaults of Keycloak, and Authix' profile ``original``), with as many processes as there are cores, and with its users
-in a database server of its own: PostgreSQL, or MongoDB and Redis for Authix. What a contestant has no way to do, it
-leaves out.
+defaults of Keycloak, and Authix' profile ``original``), and hashing on all cores. The peers' users are in a PostgreSQL
+each, whose CPU is not counted; those of Authix are in SQLite, within the process that is. What a contestant has no way
+to do, it leaves out.
 """
 
 from __future__ import annotations
@@ -75,34 +75,38 @@ def _pid(program: Program | Server) -> int:
 
 
 class Authix:
-    """On MongoDB and Redis; the service is FastAPI behind the SDK."""
+    """Sessions in Redis, users in SQLite within its process, or in MongoDB; the service is FastAPI behind the SDK."""
 
     name = "Authix"
 
-    def __init__(self, profile: str = "original", workers: int = CORES, **env: str) -> None:
+    def __init__(self, profile: str = "original", *, workers: int = 1, mongo: bool = False, **env: str) -> None:
         self._env = {"AUTHIX_HASH_PROFILE": profile, "AUTHIX_WORKERS": str(workers), **env}
+        self._mongo = mongo or workers > 1
         self.service_processes: Sequence[int] = ()
 
     def install(self) -> None:
         """It is."""
 
     def start(self, stack: contextlib.ExitStack, folder: Path, *, service: bool = True) -> None:
-        mongo = stack.enter_context(MongoServer(folder / "mongo"))
         self.redis = stack.enter_context(RedisServer(folder / "redis"))
+        engines: list[Server] = [self.redis]
         env = {
-            "AUTHIX_USERS_URL": f"{mongo.url}/authix",
             "AUTHIX_SESSIONS_URL": self.redis.url,
             "AUTHIX_SECRET": secrets.token_urlsafe(32),
             "AUTHIX_LOG": "json",
             "AUTHIX_HASH_QUEUE": "1000",
         }
+        if self._mongo:
+            users = stack.enter_context(MongoServer(folder / "mongo"))
+            engines.append(users)
+            env["AUTHIX_USERS_URL"] = f"{users.url}/authix"
         self.program = IssuerProgram(folder / "issuer", **env | self._env)
         stack.callback(self.program.kill)
         stack.callback(self.program.stop)
         self.program.start().ready()
         self.port = self.program.port
         self.processes: Sequence[int] = [_pid(self.program)]
-        self.engines: Sequence[int] = [_pid(mongo), _pid(self.redis)]
+        self.engines: Sequence[int] = list(map(_pid, engines))
         if service:
             settings = {"AUTHIX_ISSUER": self.program.url, "AUTHIX_AUDIENCE": "tests", "AUTHIX_FEED": self._feed()}
             app = _uvicorn(sys.executable, "benchmarks.protected_service:app", folder, settings)

@@ -180,4 +180,4 @@ def bars(title: str, unit: str, groups: dict[str, dict[str, float]], *, logarith
 def _number(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}"
+    return f"{value:.3g}" if abs(value) >= 0.005 else "0"
