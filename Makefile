@@ -4,8 +4,8 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCHMARKS := issuer model login_storm login_timing logout_latency replay revocation_map verify cut_on_logout sidecar
-# twice as many as there are cores, because tests wait for programs half of their time
-TESTERS := $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) * 2)')
+# half as many again as there are cores, because tests wait for programs
+TESTERS := $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
 # file by file as they come, so that tests/e2e is first: by itself xdist would leave its files, long but of few tests, to
 # the end, where they run alone
 SPREAD := --dist loadfile --no-loadscope-reorder

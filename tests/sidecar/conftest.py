@@ -189,9 +189,19 @@ class Upstream:
         while (request := visit.request()) is not None:
             visit.send(self.answer(request))
 
+    def begin_anew(self) -> None:
+        """End every connection, and forget all that was before; one that comes meanwhile is ended the next time."""
+        before = self.visits
+        self.forget()
+        self._end(before)
+
     def close_idle(self) -> None:
         """End every connection, as a restart does."""
-        for visit in self.visits:
+        self._end(self.visits)
+
+    @staticmethod
+    def _end(visits: list[Visit]) -> None:
+        for visit in visits:
             with contextlib.suppress(OSError):
                 visit.socket.shutdown(socket.SHUT_RDWR)
 
@@ -431,11 +441,12 @@ def impatient(_fleets: Fleets) -> Iterator[Fleet]:
 
 
 def _lend(fleet: Fleet) -> Iterator[Fleet]:
-    fleet.upstream.close_idle()
-    fleet.upstream.forget()
+    fleet.upstream.begin_anew()
     yield fleet
     fleet.hang_up()
-    assert fleet.upstream.problems == []
+    problems = fleet.upstream.problems
+    fleet.upstream.begin_anew()  # what was still under way may come back once more, and is gone before the next test
+    assert problems == []
     assert "Traceback" not in fleet.sidecar.output()
 
 

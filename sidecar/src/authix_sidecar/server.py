@@ -225,6 +225,8 @@ async def serve(
         await sidecar.drain(hurry, settings.drain_time)
         times.cancel()
     access.flush()
+    for which in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(which, signal.SIG_IGN)  # it ends already; while the loop is closed nobody could take one
 
 
 def _identities(settings: SidecarSettings, auth: Authix) -> Identities | None:
