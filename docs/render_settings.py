@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from authix.settings import spell
+from authix.settings import fields_of, spell
 from authix.verifier_settings import VerifierSettings
 from authix_issuer.settings import IssuerSettings
 from authix_sidecar.settings import SidecarSettings
 
 PAGE = Path(__file__).parent / "settings.md"
 
-_KAFKA = "AUTHIX_KAFKA_"
 
 HEAD = """# Settings
 
@@ -55,7 +54,7 @@ those of Kafka are settings of their own.
 
 def table(settings: type[Any], *, beside: frozenset[str] = frozenset()) -> str:
     rows = ["| name | default | what it is |", "|---|---|---|"]
-    for field in sorted(dataclasses.fields(settings), key=lambda field: field.metadata["name"].startswith(_KAFKA)):
+    for field in fields_of(settings):
         meta = field.metadata
         if meta["name"] in beside:
             continue

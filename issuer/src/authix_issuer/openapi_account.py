@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from authix_issuer.openapi_parts import (
-    ACCESS_TOKEN,
     BOOLEAN,
     JSON_TYPE,
     MOMENT,
     REFUSED_BODY,
-    REFUSED_TOKEN,
     TEXT,
     TOO_MANY,
-    UNAVAILABLE,
+    body,
+    call,
     content,
     object_of,
     problem,
@@ -28,20 +27,9 @@ _GONE = {"404": problem("The account is gone (`account_unknown`).")}
 _ACCOUNT = {"200": {"description": "The account.", "content": content(JSON_TYPE, ref("OwnAccount"))}}
 
 
-def _call(name: str, summary: str, *answers: dict[str, Any], **more: Any) -> dict[str, Any]:
-    responses: dict[str, Any] = {}
-    for answer in (*answers, REFUSED_TOKEN, UNAVAILABLE):
-        responses = answer | responses
-    return {"operationId": name, "summary": summary, "security": ACCESS_TOKEN, "responses": responses, **more}
-
-
-def _body(**fields: Any) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": content(JSON_TYPE, object_of(fields))}}
-
-
 PATHS: dict[str, Any] = {
     "/sessions": {
-        "get": _call(
+        "get": call(
             "sessions",
             "Your open sessions, the one opened last first",
             {
@@ -51,10 +39,10 @@ PATHS: dict[str, Any] = {
                 }
             },
         ),
-        "delete": _call("end_other_sessions", "End all your other sessions, and revoke every access token", _DONE),
+        "delete": call("end_other_sessions", "End all your other sessions, and revoke every access token", _DONE),
     },
     "/sessions/{session}": {
-        "delete": _call(
+        "delete": call(
             "end_session",
             "End one of your sessions, and revoke its access tokens",
             {"204": {"description": "Ended, and durable."}},
@@ -62,9 +50,9 @@ PATHS: dict[str, Any] = {
             parameters=[{"name": "session", "in": "path", "required": True, "schema": TEXT}],
         )
     },
-    "/account": {"get": _call("account", "Your account", _ACCOUNT, _GONE)},
+    "/account": {"get": call("account", "Your account", _ACCOUNT, _GONE)},
     "/account/password": {
-        "post": _call(
+        "post": call(
             "change_password",
             "Change your password; your other sessions end",
             _DONE,
@@ -73,11 +61,11 @@ PATHS: dict[str, Any] = {
             _BUSY,
             TOO_MANY,
             REFUSED_BODY,
-            **_body(current_password=_PASSWORD, new_password=_PASSWORD),
+            **body(object_of({"current_password": _PASSWORD, "new_password": _PASSWORD})),
         )
     },
     "/account/email": {
-        "post": _call(
+        "post": call(
             "change_email",
             "Change your email",
             _ACCOUNT,
@@ -86,11 +74,11 @@ PATHS: dict[str, Any] = {
             {"409": problem("The email is taken (`email_taken`), or others change the account (`account_busy`).")},
             TOO_MANY,
             REFUSED_BODY,
-            **_body(password=_PASSWORD, email=_EMAIL),
+            **body(object_of({"password": _PASSWORD, "email": _EMAIL})),
         )
     },
     "/account/delete": {
-        "post": _call(
+        "post": call(
             "delete_account",
             "Delete your account; all its sessions end",
             {"204": {"description": "Gone, and durable; the cookie is cleared."}},
@@ -99,7 +87,7 @@ PATHS: dict[str, Any] = {
             _BUSY,
             TOO_MANY,
             REFUSED_BODY,
-            **_body(password=_PASSWORD),
+            **body(object_of({"password": _PASSWORD})),
         )
     },
 }

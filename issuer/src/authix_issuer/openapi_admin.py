@@ -6,15 +6,14 @@ from typing import Any
 
 from authix_issuer.grants import MAX_ROLES, ROLE
 from authix_issuer.openapi_parts import (
-    ACCESS_TOKEN,
     BOOLEAN,
     JSON_TYPE,
     MOMENT,
     NUMBER,
     REFUSED_BODY,
-    REFUSED_TOKEN,
     TEXT,
-    UNAVAILABLE,
+    body,
+    call,
     content,
     object_of,
     problem,
@@ -58,22 +57,11 @@ def _list_of(name: str, item: str) -> dict[str, Any]:
 
 
 def _call(name: str, summary: str, *answers: dict[str, Any], **more: Any) -> dict[str, Any]:
-    responses: dict[str, Any] = {}
-    for answer in (*answers, REFUSED_TOKEN, _FORBIDDEN, UNAVAILABLE):
-        responses = answer | responses
-    return {
-        "operationId": name,
-        "summary": summary,
-        "tags": ["administration"],
-        "security": ACCESS_TOKEN,
-        "responses": responses,
-        **more,
-    }
+    return call(name, summary, *answers, _FORBIDDEN, tags=["administration"], **more)
 
 
 def _body(schema: dict[str, Any]) -> dict[str, Any]:
-    closed = schema | {"additionalProperties": False}
-    return {"requestBody": {"required": True, "content": content(JSON_TYPE, closed)}}
+    return body(schema | {"additionalProperties": False})
 
 
 PATHS: dict[str, Any] = {

@@ -70,3 +70,16 @@ def _with_origin_forbidden(responses: dict[str, Any]) -> dict[str, Any]:
     besides = f"{responses['403']['description']} " if "403" in responses else ""
     refusal = problem(f"{besides}A page of an origin that is not listed sent this (`origin_forbidden`).")
     return {**responses, "403": refusal}
+
+
+def call(name: str, summary: str, *answers: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """An operation that needs an access token: what it answers besides what all such do."""
+    responses: dict[str, Any] = {}
+    for answer in (*answers, REFUSED_TOKEN, UNAVAILABLE):
+        responses = answer | responses
+    return {"operationId": name, "summary": summary, "security": ACCESS_TOKEN, "responses": responses, **more}
+
+
+def body(schema: dict[str, Any]) -> dict[str, Any]:
+    """An operation's part that says what must be sent."""
+    return {"requestBody": {"required": True, "content": content(JSON_TYPE, schema)}}

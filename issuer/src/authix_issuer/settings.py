@@ -6,7 +6,6 @@ Rule: every one has a name in the environment, a flag unless it is secret, and a
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -18,8 +17,19 @@ import limits
 from authix.events import MAX_TOKEN_LIFE
 from authix.kafka_settings import KafkaSecurity, kafka_servers
 from authix.keys import ALGORITHMS, AlgorithmName
-from authix.log_level import LEVELS
-from authix.settings import choice, file_to_be, is_loopback, secret_text, setting, shown, text, url, whole_number
+from authix.program_settings import ProgramSettings
+from authix.settings import (
+    choice,
+    file_to_be,
+    is_loopback,
+    networks,
+    secret_text,
+    setting,
+    shown,
+    text,
+    url,
+    whole_number,
+)
 from authix_issuer.addresses import FORWARDED, X_FORWARDED_FOR, Kept
 from authix_issuer.audit import OFF, STDERR, STDOUT
 from authix_issuer.grants import role_name
@@ -76,13 +86,6 @@ def audit_target(value: str) -> str:
     return file_to_be(value)
 
 
-def networks(value: str) -> tuple[str, ...]:
-    try:
-        return tuple(str(ipaddress.ip_network(part.strip())) for part in value.split(","))
-    except ValueError:
-        raise ValueError(f"must be addresses or networks such as 10.0.0.0/8, comma-separated, not {value!r}") from None
-
-
 def origins(value: str) -> tuple[str, ...]:
     parts = tuple(part.strip() for part in value.split(","))
     try:
@@ -107,12 +110,11 @@ def rate(value: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class IssuerSettings(KafkaSecurity):
+class IssuerSettings(ProgramSettings, KafkaSecurity):
     """What an issuer must know."""
 
     issuer: str = setting("AUTHIX_ISSUER", url, "this issuer's URL, as clients and verifiers reach it")
     audience: str = setting("AUTHIX_AUDIENCE", text, "the audience that access tokens are for")
-    host: str = setting("AUTHIX_HOST", text, "the address to listen on", default="127.0.0.1")
     port: int = setting("AUTHIX_PORT", whole_number(0, 65535), "the port to listen on", default=8000)
     workers: int = setting(
         "AUTHIX_WORKERS", whole_number(1, 64), "worker processes; more than one needs MongoDB and Redis", default=1
@@ -245,19 +247,6 @@ class IssuerSettings(KafkaSecurity):
         choice("secure", "development"),
         "secure, or development for plain http on this machine",
         default="secure",
-    )
-    log: str = setting("AUTHIX_LOG", choice("console", "json"), "console or json", default="console")
-    log_level: str = setting(
-        "AUTHIX_LOG_LEVEL",
-        choice(*LEVELS),
-        "from which level on there are lines: debug, info, warning or error; taken up without a restart",
-        default="info",
-    )
-    drain_time: int = setting(
-        "AUTHIX_DRAIN_TIME",
-        whole_number(1, 600),
-        "seconds for which requests are still answered after SIGTERM",
-        default=10,
     )
     audit: str = setting("AUTHIX_AUDIT", audit_target, "stdout, off or the path of the audit log", default=STDOUT)
 

@@ -10,6 +10,7 @@ repr.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import ipaddress
 import os
 import re
@@ -18,7 +19,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from authix.errors import SettingsError
@@ -61,6 +62,12 @@ def setting(
     return dataclasses.field(default=default, repr=not secret, metadata=meta)
 
 
+def fields_of(cls: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The settings of ``cls``, its own before those that it has in common with others."""
+    own = inspect.get_annotations(cls)
+    return sorted(dataclasses.fields(cls), key=lambda field: field.name not in own)
+
+
 def load(
     cls: type[S],
     environ: Mapping[str, str] | None = None,
@@ -74,7 +81,7 @@ def load(
     another name in the settings folder is a mistake. Raises ``SettingsError`` naming every problem.
     """
     environ = os.environ if environ is None else environ
-    fields = dataclasses.fields(cast(Any, cls))
+    fields = fields_of(cls)
     values: dict[str, Any] = {}
     problems = _folder_problems(environ, {field.metadata["name"] for field in fields} if whole else None)
     for field in fields:
@@ -107,7 +114,7 @@ def reread(cls: type[Any], name: str, options: Namespace) -> Any:
 def effective(cls: type[Any], options: Namespace) -> list[Effective]:
     """Every setting of a program with its source, right or wrong."""
     found = []
-    for field in dataclasses.fields(cls):
+    for field in fields_of(cls):
         name, secret = field.metadata["name"], field.metadata["secret"]
         try:
             given = _find(field, os.environ, vars(options))
@@ -129,7 +136,7 @@ def named(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 def add_flags(parser: ArgumentParser, cls: type[Any]) -> None:
     """Give ``parser`` a ``--flag`` for every setting that is no secret (secrets would show in the process list)."""
-    for field in dataclasses.fields(cls):
+    for field in fields_of(cls):
         if not field.metadata["secret"]:
             name = field.metadata["name"]
             spelt = spell(field.default)
@@ -282,6 +289,14 @@ def is_plain(url: str) -> bool:
     """Whether what comes from ``url`` can be changed on its way: plain http beyond this machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname)
+
+
+def networks(value: str) -> tuple[str, ...]:
+    """Addresses and networks of IPv4 and IPv6, with commas between."""
+    try:
+        return tuple(str(ipaddress.ip_network(part.strip())) for part in value.split(","))
+    except ValueError:
+        raise ValueError(f"must be addresses or networks such as 10.0.0.0/8, comma-separated, not {value!r}") from None
 
 
 def existing_file(value: str) -> str:

@@ -6,21 +6,21 @@ Rule: every one has a name in the environment, a flag unless it is secret, and a
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 
-from authix.log_level import LEVELS
-from authix.settings import choice, existing_file, flag, is_loopback, setting, text, whole_number
+from authix.program_settings import ProgramSettings
+from authix.settings import (
+    existing_file,
+    flag,
+    is_loopback,
+    networks,
+    setting,
+    text,
+    whole_number,
+)
 from authix.verifier_settings import VerifierSettings
 from authix_sidecar.identity import private_key_file
 from authix_sidecar.origins import Origin, origins
 from authix_sidecar.token_sources import cookie_name, page_origins
-
-
-def networks(value: str) -> tuple[str, ...]:
-    try:
-        return tuple(str(ipaddress.ip_network(part.strip())) for part in value.split(","))
-    except ValueError:
-        raise ValueError(f"must be addresses or networks such as 10.0.0.0/8, comma-separated, not {value!r}") from None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class PolicySettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SidecarSettings(PolicySettings, VerifierSettings):
+class SidecarSettings(ProgramSettings, PolicySettings, VerifierSettings):
     """What a sidecar must know."""
 
     upstream: tuple[Origin, ...] = setting(
@@ -65,7 +65,6 @@ class SidecarSettings(PolicySettings, VerifierSettings):
         "seconds for a request and its whole answer, but for event streams and tunnels; 0: any number",
         default=0,
     )
-    host: str = setting("AUTHIX_HOST", text, "the address to listen on", default="127.0.0.1")
     proxy_port: int = setting("AUTHIX_PROXY_PORT", whole_number(0, 65535), "the port of the proxy", default=8001)
     auth_port: int = setting(
         "AUTHIX_AUTH_PORT", whole_number(0, 65535), "the port of /verify, /livez, /readyz and /metrics", default=8002
@@ -149,19 +148,6 @@ class SidecarSettings(PolicySettings, VerifierSettings):
         default="",
     )
     tls_auth_port: bool = setting("AUTHIX_TLS_AUTH_PORT", flag, "yes: TLS on the auth port too", default=False)
-    log: str = setting("AUTHIX_LOG", choice("console", "json"), "console or json", default="console")
-    log_level: str = setting(
-        "AUTHIX_LOG_LEVEL",
-        choice(*LEVELS),
-        "from which level on there are lines: debug, info, warning or error; taken up without a restart",
-        default="info",
-    )
-    drain_time: int = setting(
-        "AUTHIX_DRAIN_TIME",
-        whole_number(1, 600),
-        "seconds for which requests are still answered after SIGTERM",
-        default=10,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
