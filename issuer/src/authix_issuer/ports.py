@@ -165,6 +165,8 @@ class Rotated(NamedTuple):
     counter: int
     grants: Grants
     expires_us: int
+    repeated: bool = False
+    """Whether it is the successor that was given out before, again."""
 
 
 class OpenSession(NamedTuple):

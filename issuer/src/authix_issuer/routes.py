@@ -35,6 +35,8 @@ logger = logging.getLogger("authix.issuer")
 
 LOGOUT_SCOPES = {scope.value: scope for scope in (Scope.USER, Scope.SESSION, Scope.ALL)}
 
+REPEATED = "repeated"
+
 routes = Blueprint("authix_issuer")
 
 
@@ -65,7 +67,10 @@ async def login(request: Request) -> HTTPResponse:
 @routes.post("/access_token")
 async def access_token(request: Request) -> HTTPResponse:
     refresh_token = cookie_of(request).read(request)
-    return tokens_answer(request, await issuer_of(request).sessions.refresh(refresh_token, caller_of(request)))
+    tokens = await issuer_of(request).sessions.refresh(refresh_token, caller_of(request))
+    if tokens.repeated:
+        request.ctx.code = REPEATED  # for the log and the metrics: no rotation, and nothing wrong
+    return tokens_answer(request, tokens)
 
 
 async def logout(request: Request) -> HTTPResponse:

@@ -44,6 +44,8 @@ class Tokens(NamedTuple):
     access_life: int
     refresh_token: str
     refresh_life: int
+    repeated: bool = False
+    """Whether the refresh token was given out before: its answer was lost, or another tab asked at the same time."""
 
     def __repr__(self) -> str:
         return f"Tokens(session={self.session!r}, access_life={self.access_life}, refresh_life={self.refresh_life})"
@@ -108,7 +110,8 @@ class Sessions:
         if outcome is None:
             raise RefreshTokenInvalid("the session has ended; log in again")
         successor = token._replace(counter=outcome.counter)
-        return self._tokens(successor, outcome.grants, outcome.at_us, outcome.expires_us)
+        tokens = self._tokens(successor, outcome.grants, outcome.at_us, outcome.expires_us)
+        return tokens._replace(repeated=outcome.repeated)
 
     async def close(
         self, refresh_token: str, scope: Scope, caller: Caller = NOBODY, event: Event = Event.LOGOUT

@@ -89,6 +89,7 @@ async def test_the_counter_before_gets_the_same_successor_within_the_grace(
     first = await rotate(sessions, shown, 0)
     again = await rotate(sessions, shown, 0)
     assert again.counter == first.counter == 1
+    assert (first.repeated, again.repeated) == (False, True)
     assert (await rotate(sessions, shown, 1)).counter == 2
 
 

@@ -93,6 +93,22 @@ def test_what_users_do_is_counted_and_who_they_are_is_not(watched: Watched) -> N
         assert personal not in told.text
 
 
+def test_a_refresh_that_is_repeated_is_told_from_a_rotation(start_issuer: Callable[..., IssuerProgram]) -> None:
+    port = free_port()
+    watched = Watched(start_issuer(AUTHIX_METRICS_PORT=str(port)), f"http://127.0.0.1:{port}/metrics")
+    with watched.program.client() as client:
+        register(client, "ada@example.com")
+        login(client, "ada@example.com")
+        cookie = {"Cookie": f"authix_refresh={client.cookies['authix_refresh']}"}
+        client.cookies.clear()
+        for _ in range(3):
+            assert client.post("/access_token", headers=cookie).status_code == 200
+            client.cookies.clear()
+    told = watched.told()
+    assert told("requests_total", route="/access_token", code="ok") == 1
+    assert told("requests_total", route="/access_token", code="repeated") == 2
+
+
 def test_what_no_route_takes_is_one_series_whatever_it_is_called(watched: Watched) -> None:
     with watched.program.client() as client:
         assert client.get("/metrics").status_code == 404  # nor is this one, on the public port

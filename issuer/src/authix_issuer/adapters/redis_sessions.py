@@ -95,8 +95,9 @@ class RedisSessions:
         secret_hash = presented.secret_hash or b""
         answer = await self._on_session("refresh", subject, session, secret_hash, counter, grace_us, keep)
         match answer:
-            case [b"rotated", at_us, current, grants, expires_us]:
-                return Rotated(at_us, current, msgspec.json.decode(grants, type=Grants), expires_us)
+            case [b"rotated" | b"repeated" as kind, at_us, current, grants, expires_us]:
+                given = msgspec.json.decode(grants, type=Grants)
+                return Rotated(at_us, current, given, expires_us, repeated=kind == b"repeated")
             case [b"reused", at_us]:
                 until = keep_until(at_us)
                 return Reused(SessionRevoked(sub=subject, sid=session, since_us=at_us, until=until))

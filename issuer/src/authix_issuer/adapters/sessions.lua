@@ -133,7 +133,9 @@ function steps.refresh(subject, session, secret_hash, counter, grace_us, keep_s)
         return { 'unknown' }
     end
     counter = tonumber(counter)
+    local outcome = 'repeated'
     if counter == found.counter then
+        outcome = 'rotated'
         found.counter = counter + 1
         if found.idle_us == 0 then
             redis.call('HSET', KEYS[5], 'counter', text(found.counter), 'rotated_us', text(t))
@@ -148,7 +150,7 @@ function steps.refresh(subject, session, secret_hash, counter, grace_us, keep_s)
         end_session(session)
         return { 'reused', t }
     end
-    return { 'rotated', t, found.counter, found.grants, found.expires_us }
+    return { outcome, t, found.counter, found.grants, found.expires_us }
 end
 
 function steps.close(subject, session, secret_hash, scope, keep_s, session_prefix)

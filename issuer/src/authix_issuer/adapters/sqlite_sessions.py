@@ -127,7 +127,8 @@ class SqliteSessions:
                 connection.execute(sql, (current, at_us, expires_us, presented.session))
             elif counter != current - 1 or at_us - row.rotated_us > grace_us:
                 return Reused(self._end(connection, presented, Scope.SESSION, at_us))
-            return Rotated(at_us, current, msgspec.json.decode(row.grants, type=Grants), expires_us)
+            grants = msgspec.json.decode(row.grants, type=Grants)
+            return Rotated(at_us, current, grants, expires_us, repeated=current == row.counter)
 
         return await self._database.write(step)
 
