@@ -68,11 +68,11 @@ def _program(main: Callable[[list[str]], int]) -> Iterator[str]:
 
 
 def _commands(parser: argparse.ArgumentParser, about: str) -> Iterator[tuple[argparse.ArgumentParser, str]]:
-    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001 - argparse tells what a parser takes to nobody but its help
     if not below:
         yield parser, about
     for action in below:
-        helps = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
+        helps = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001 - as above
         for name, command in action.choices.items():
             yield from _commands(command, helps.get(name, ""))
 
@@ -80,8 +80,8 @@ def _commands(parser: argparse.ArgumentParser, about: str) -> Iterator[tuple[arg
 def _command(parser: argparse.ArgumentParser, about: str) -> Iterator[str]:
     flags = {"--" + field.name.replace("_", "-") for kind in SETTINGS for field in dataclasses.fields(kind)}
     own, takes_settings = [], False
-    for action in parser._actions:  # noqa: SLF001 - argparse tells its flags to nobody but its help
-        if isinstance(action, argparse._HelpAction):  # noqa: SLF001
+    for action in parser._actions:  # noqa: SLF001 - as above
+        if isinstance(action, argparse._HelpAction):  # noqa: SLF001 - as above
             continue
         # one that is a setting elsewhere, such as --host, may be something else here
         if flags.intersection(action.option_strings) and str(action.help).startswith("AUTHIX_"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from authix.errors import AuthixError
 from authix_issuer.answers import CODES, STATUS
@@ -16,6 +17,8 @@ from authix_sidecar import errors as sidecar_errors
 from authix_sidecar.errors import SidecarError
 
 PAGE = Path(__file__).parent / "errors.md"
+Kind = type[AuthixError] | type[SidecarError] | type[IssuerError]
+K = TypeVar("K", AuthixError, SidecarError, IssuerError)
 
 HEAD = """# Errors
 
@@ -201,7 +204,7 @@ WITHOUT_CLASS = {
 """What the issuer answers beside its tree; see ``answers.CODES``."""
 
 
-def tree(root: type[Exception], *, module: str = "") -> Iterator[type[Exception]]:
+def tree(root: type[K], *, module: str = "") -> Iterator[type[K]]:
     """The errors below ``root`` in the order of their declaration, of one module if it is named."""
     for kind in root.__subclasses__():
         if not module or kind.__module__ == module:
@@ -224,24 +227,23 @@ def _lines() -> Iterator[str]:
         yield _line(kind, OF_THE_ISSUER)
     if missing := set(CODES.values()) - WITHOUT_CLASS.keys():
         raise LookupError(f"say in WITHOUT_CLASS what these mean: {missing}")
-    kinds = [*tree(AuthixError), *tree(SidecarError), *tree(IssuerError)]
+    kinds: list[Kind] = [*tree(AuthixError), *tree(SidecarError), *tree(IssuerError)]
     if gone := ADVICE.keys() - {code_of(kind) for kind in kinds} - WITHOUT_CLASS.keys():
         raise LookupError(f"nobody answers these any more: {gone}")
     for code, (status, meaning) in WITHOUT_CLASS.items():
         yield _row(code, str(status or "4xx"), meaning, OF_THE_ISSUER)
 
 
-def code_of(kind: type[Exception]) -> str:
-    code: str = kind.code  # type: ignore[attr-defined]
-    return code
+def code_of(kind: Kind) -> str:
+    return kind.code
 
 
-def _line(kind: type[Exception], first: Mapping[str, str] = ADVICE) -> str:
+def _line(kind: Kind, first: Mapping[str, str] = ADVICE) -> str:
     code = code_of(kind)
     if issubclass(kind, IssuerError):
         status = NOT_ANSWERED.get(code) or str(STATUS[kind])
     else:
-        status = NOT_ANSWERED.get(code) or str(kind.status)  # type: ignore[attr-defined]
+        status = NOT_ANSWERED.get(code) or str(kind.status)
     meaning = " ".join((kind.__doc__ or "").replace("``", "`").split())
     return _row(code, status, meaning, first)
 

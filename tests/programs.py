@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -149,6 +150,15 @@ class IssuerProgram(Program):
 
     def ready(self) -> Self:
         return self.wait_for(f"{self.url}/readyz")
+
+    @contextmanager
+    def serving(self) -> Iterator[Self]:
+        """It serves within the block, and ends by itself when it is told to."""
+        try:
+            yield self.start().ready()
+            assert self.stop() == 0
+        finally:
+            self.kill()
 
     def run(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
         """A command of ``authix-issuer`` beside it, with its settings; ``given`` comes through a pipe."""

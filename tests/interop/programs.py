@@ -86,16 +86,20 @@ class Jose(NodePackages, Library):
         return ["node", str(self.place / "verify.mjs")]
 
 
-class GolangJwt(Library):
-    """Go's golang-jwt."""
-
-    recipe = HERE / "go"
+class GoProgram(Installed):
+    """A program in Go, built of what its recipe pins."""
 
     def build(self, folder: Path) -> None:
         build_go(self.recipe, folder)
 
     def command(self) -> Sequence[str]:
         return [str(self.place / "verify")]
+
+
+class GolangJwt(GoProgram, Library):
+    """Go's golang-jwt."""
+
+    recipe = HERE / "go"
 
 
 class Jjwt(Library):
@@ -146,16 +150,10 @@ class OpenidClient(NodePackages, Client):
         return ["node", str(self.place / "discover.mjs")]
 
 
-class GoOidc(Client):
+class GoOidc(GoProgram, Client):
     """Go's go-oidc, which oauth2-proxy uses. It only verifies."""
 
     recipe = HERE / "go_oidc"
-
-    def build(self, folder: Path) -> None:
-        build_go(self.recipe, folder)
-
-    def command(self) -> Sequence[str]:
-        return [str(self.place / "verify")]
 
 
 class Wycheproof(Installed):

@@ -17,11 +17,8 @@ _count = itertools.count(1)
 def shared_issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerProgram]:
     """One issuer for the whole run; each test has users of its own."""
     issuer = IssuerProgram(tmp_path_factory.mktemp("shared-issuer"))
-    try:
-        yield issuer.start().ready()
-        assert issuer.stop() == 0
-    finally:
-        issuer.kill()
+    with issuer.serving():
+        yield issuer
 
 
 FEED_TOKEN = "feed-token-of-at-least-32-characters"
@@ -44,11 +41,8 @@ def unusual_issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerP
         AUTHIX_REFRESH_TTL="3600",
         AUTHIX_SECRET="master-secret-of-at-least-32-characters",
     )
-    try:
-        yield issuer.start().ready()
-        assert issuer.stop() == 0
-    finally:
-        issuer.kill()
+    with issuer.serving():
+        yield issuer
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from authix import SyncAuthix, TokenRevoked
+from authix import SyncAuthix
 from authix_issuer import admin_commands
 from authix_issuer.cli import main
+from tests.issuer.services import refuses, service_of
 from tests.programs import PASSWORD, IssuerProgram, bearer, eventually, login, register
 
 NEW = "another horse battery staple"
@@ -51,17 +52,9 @@ def run(shared_issuer: IssuerProgram, monkeypatch: pytest.MonkeyPatch, capfd: py
 
 @pytest.fixture(scope="module")
 def service(shared_issuer: IssuerProgram) -> Iterator[SyncAuthix]:
-    with SyncAuthix(issuer=shared_issuer.url, audience="tests") as auth:
-        auth.wait_ready()
+    """A service that follows the issuer's feed."""
+    with service_of(shared_issuer) as auth:
         yield auth
-
-
-def refuses(service: SyncAuthix, token: str) -> bool:
-    try:
-        service.authenticate(token)
-    except TokenRevoked:
-        return True
-    return False
 
 
 def test_what_a_command_changes_reaches_the_verifiers_of_the_running_issuer(

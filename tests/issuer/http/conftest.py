@@ -49,10 +49,8 @@ def listing_issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerP
         AUTHIX_ISSUER="https://auth.example.com",
         AUTHIX_ORIGINS="https://App.Example.com:443, http://localhost:5173",
     )
-    try:
-        yield issuer.start().ready()
-    finally:
-        issuer.kill()
+    with issuer.serving():
+        yield issuer
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from authix import SyncAuthix, TokenRevoked
+from authix import SyncAuthix
 from authix_issuer.audit import Event
 from tests.documented import assert_documented
+from tests.issuer.services import refuses, service_of
 from tests.programs import PASSWORD, IssuerProgram, bearer, eventually, login
 
 AssertProblem = Callable[..., dict[str, Any]]
@@ -60,8 +61,7 @@ def admin(issuer: IssuerProgram) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def service(issuer: IssuerProgram) -> Iterator[SyncAuthix]:
     """A service that follows the issuer's feed."""
-    with SyncAuthix(issuer=issuer.url, audience="tests") as auth:
-        auth.wait_ready()
+    with service_of(issuer) as auth:
         yield auth
 
 
@@ -85,14 +85,6 @@ def people(issuer: IssuerProgram, admin: httpx.Client, new_email: Callable[[], s
 @pytest.fixture
 def bob(people: People) -> Person:
     return people()
-
-
-def refuses(service: SyncAuthix, token: str) -> bool:
-    try:
-        service.authenticate(token)
-    except TokenRevoked:
-        return True
-    return False
 
 
 def refreshed(person: Person) -> str:

@@ -21,10 +21,8 @@ MADE = re.compile(r"[0-9a-f]{32}")
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerProgram]:
     issuer = IssuerProgram(tmp_path_factory.mktemp("issuer"), AUTHIX_LOG="json", AUTHIX_LOG_LEVEL="debug")
-    try:
-        yield issuer.start().ready()
-    finally:
-        issuer.kill()
+    with issuer.serving():
+        yield issuer
 
 
 @pytest.fixture

@@ -25,10 +25,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerProgram]
     issuer = IssuerProgram(
         tmp_path_factory.mktemp("guarded"), AUTHIX_LOGIN_MAX_DELAY="900", AUTHIX_TRUSTED_PROXIES="127.0.0.0/8"
     )
-    try:
-        yield issuer.start().ready()
-    finally:
-        issuer.kill()
+    with issuer.serving():
+        yield issuer
 
 
 @pytest.fixture
