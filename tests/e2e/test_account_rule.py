@@ -26,6 +26,7 @@ from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.accounts import Accounts
 from authix_issuer.adapters import sqlite_users
 from authix_issuer.adapters.mongo import MongoUsers, open_mongo
+from authix_issuer.adapters.mongo_keys import MongoKeys
 from authix_issuer.adapters.sqlite import MEMORY, Database
 from authix_issuer.adapters.sqlite_keys import SqliteKeys
 from authix_issuer.adapters.sqlite_users import SqliteUsers
@@ -38,7 +39,7 @@ from authix_issuer.key_seal import KeySeal
 from authix_issuer.live_keys import LiveKeys
 from authix_issuer.logins import Logins
 from authix_issuer.master_secret import MasterSecret
-from authix_issuer.ports import AccountState, Grants, Logout, Scope, SessionStore, Unsettled, User, UserStore
+from authix_issuer.ports import AccountState, Grants, KeyStore, Logout, Scope, SessionStore, Unsettled, User, UserStore
 from authix_issuer.sessions import Sessions, Tokens
 from tests.e2e.logout_rule import ALWAYS, AUDIENCE, ISSUER, REFRESH_TOKENS, USERS, LogoutRule, OpenStore, Session
 
@@ -48,7 +49,8 @@ OWNERS = USERS[:2]
 MOST = 3
 """Sessions that one user may have."""
 
-OpenUsers = Callable[[], AbstractAsyncContextManager[UserStore]]
+OpenAccounts = Callable[[], AbstractAsyncContextManager[tuple[UserStore, KeyStore]]]
+"""Empty stores of accounts and of signing keys."""
 
 
 class Change(NamedTuple):
@@ -119,27 +121,23 @@ class AwayStore:
 class AccountRule(LogoutRule):
     """Adds passwords, roles, bans, deletions, keys, a limit of sessions, and processes that die half-way."""
 
-    open_users: ClassVar[OpenUsers]
+    open_accounts: ClassVar[OpenAccounts]
 
     def set_up(self) -> None:
         super().set_up()
-        self.users = self.run(self.stack.enter_async_context(type(self).open_users()))
+        self.users, rings = self.run(self.stack.enter_async_context(type(self).open_accounts()))
         self.hasher = self.run(self.stack.enter_async_context(PasswordHasher("cheapest", threads=1, queue=8)))
         self.changes = Changes(self.users, self.store, lambda _: None)
-        self.keys = self.run(self.stack.enter_async_context(self.keys_in(Database(MEMORY, sqlite_users.SCHEMA))))
+        self.keys = self.keys_in(rings)
+        self.run(self.keys.look())
         self.withdrawn: set[str] = set()
         """Keys that were revoked."""
         self.logging_in: list[LoggingIn] = []
         self.accounts = {user.id: self.registered(user) for user in OWNERS}
 
-    @asynccontextmanager
-    async def keys_in(self, database: Database) -> AsyncIterator[LiveKeys]:
-        policy = Policy("ES256", life_us=10**15, notice_us=10**12)
-        async with database:
-            seal = KeySeal(MasterSecret("m" * 32))
-            keys = LiveKeys(SqliteKeys(database), self.store, seal, policy, Audit(OFF), revoked=lambda _: None)
-            await keys.look()
-            yield keys
+    def keys_in(self, rings: KeyStore) -> LiveKeys:
+        policy, seal = Policy("ES256", life_us=10**15, notice_us=10**12), KeySeal(MasterSecret("m" * 32))
+        return LiveKeys(rings, self.store, seal, policy, Audit(OFF), revoked=lambda _: None)
 
     def verifier(self) -> Verifier:
         verifier = Verifier(issuer=ISSUER, audience=AUDIENCE)
@@ -304,6 +302,27 @@ class AccountRule(LogoutRule):
         account.password, account.passwords = password, account.passwords + 1
         self.told(account, dies=dies, end=True, keep=keep)
 
+    @rule(user=st.sampled_from(OWNERS))
+    def the_email_is_changed(self, user: User) -> None:
+        account = self.alive(user)
+        assume(account.enabled)
+        email = f"{secrets.token_hex(8)}@example.com"
+        self.run(self.accounts_over(self.users).change_email(account.id, account.password, email, caller=NOBODY))
+        account.email = email
+        self.told(account, dies=False, end=False)
+
+    @rule(user=st.sampled_from(OWNERS), data=st.data())
+    def the_other_sessions_are_ended(self, user: User, data: st.DataObject) -> None:
+        account = self.accounts[user.id]
+        found = self.open_sessions(account)
+        assume(found)
+        kept = data.draw(st.sampled_from(found))
+        self.run(self.use_cases(ALWAYS).end_others(account.id, account.sessions[kept.number][0], NOBODY))
+        self.step += 1
+        self.user_ended_at[user.id] = self.step
+        for session in found:
+            session.open = session is kept
+
     @rule(user=st.sampled_from(OWNERS), dies=st.booleans())
     def the_account_is_deleted(self, user: User, dies: bool) -> None:  # noqa: FBT001 - drawn
         account = self.alive(user)
@@ -421,39 +440,45 @@ NORMAL = settings(
 
 
 @asynccontextmanager
-async def users_in_memory() -> AsyncIterator[UserStore]:
+async def in_memory() -> AsyncIterator[tuple[UserStore, KeyStore]]:
     async with Database(MEMORY, sqlite_users.SCHEMA) as database:
-        yield SqliteUsers(database)
+        yield SqliteUsers(database), SqliteKeys(database)
 
 
-def over(open_store: OpenStore, open_users: OpenUsers) -> type[AccountRule]:
-    return type(
-        "AccountRule", (AccountRule,), {"open_store": staticmethod(open_store), "open_users": staticmethod(open_users)}
-    )
+def over(open_store: OpenStore, open_accounts: OpenAccounts) -> type[AccountRule]:
+    stores = {"open_store": staticmethod(open_store), "open_accounts": staticmethod(open_accounts)}
+    return type("AccountRule", (AccountRule,), stores)
 
 
 @pytest.fixture
-def users_in_mongodb(mongodb_url: str) -> OpenUsers:
+def in_mongodb(mongodb_url: str) -> OpenAccounts:
     @asynccontextmanager
-    async def opened() -> AsyncIterator[UserStore]:
+    async def opened() -> AsyncIterator[tuple[UserStore, KeyStore]]:
         async with open_mongo(f"{mongodb_url.rstrip('/')}/{secrets.token_hex(8)}") as documents:
-            yield MongoUsers(documents)
+            yield MongoUsers(documents), MongoKeys(documents)
 
     return opened
 
 
 @pytest.mark.parametrize("open_store", ["sqlite-memory", "redis"], indirect=True)
 def test_no_change_of_an_account_leaves_a_token_or_a_session_that_it_should_end(open_store: OpenStore) -> None:
-    run_state_machine_as_test(over(open_store, users_in_memory), settings=NORMAL)
+    run_state_machine_as_test(over(open_store, in_memory), settings=NORMAL)
 
 
 @pytest.mark.parametrize("open_store", ["redis-cluster"], indirect=True)
-def test_the_same_with_accounts_in_mongodb(open_store: OpenStore, users_in_mongodb: OpenUsers) -> None:
-    few = settings(NORMAL, max_examples=5)
-    run_state_machine_as_test(over(open_store, users_in_mongodb), settings=few)
+def test_the_same_with_accounts_and_keys_in_mongodb(open_store: OpenStore, in_mongodb: OpenAccounts) -> None:
+    few = settings(NORMAL, max_examples=8)
+    run_state_machine_as_test(over(open_store, in_mongodb), settings=few)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("open_store", ["redis"], indirect=True)
+def test_the_rule_holds_over_long_walks_of_accounts_in_mongodb(open_store: OpenStore, in_mongodb: OpenAccounts) -> None:
+    long = settings(NORMAL, max_examples=200, stateful_step_count=60)
+    run_state_machine_as_test(over(open_store, in_mongodb), settings=long)
 
 
 @pytest.mark.soak
 def test_the_rule_holds_over_long_walks_of_accounts(open_store: OpenStore) -> None:
     long = settings(NORMAL, max_examples=1000, stateful_step_count=80)
-    run_state_machine_as_test(over(open_store, users_in_memory), settings=long)
+    run_state_machine_as_test(over(open_store, in_memory), settings=long)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authix_issuer.addresses import FORWARDED, UNKNOWN, X_FORWARDED_FOR, ClientAddresses, network_of
+from authix_issuer.addresses import FORWARDED, UNKNOWN, X_FORWARDED_FOR, ClientAddresses, Kept, kept, network_of
 
 PROXIES = ("10.0.0.0/8", "192.0.2.7/32", "2001:db8:1::/48")
 NEAR, OTHER, STRANGER = "10.1.2.3", "192.0.2.7", "203.0.113.9"
@@ -135,3 +135,19 @@ def test_whatever_a_client_writes_itself_changes_nothing(
 )
 def test_an_ipv6_client_is_all_of_its_network(one: str, other: str, same: bool) -> None:  # noqa: FBT001 - a parameter
     assert (network_of(one) == network_of(other)) is same
+
+
+@pytest.mark.parametrize(
+    ("address", "how", "shown"),
+    [
+        ("203.0.113.9", Kept.FULL, "203.0.113.9"),
+        ("203.0.113.9", Kept.NETWORK, "203.0.113.0/24"),
+        ("203.0.113.9", Kept.NONE, ""),
+        ("2001:db8:1:2::7", Kept.FULL, "2001:db8:1:2::7"),
+        ("2001:db8:1:2::7", Kept.NETWORK, "2001:db8:1::/48"),
+        (UNKNOWN, Kept.FULL, ""),
+        ("<script>", Kept.NETWORK, ""),
+    ],
+)
+def test_a_session_keeps_as_much_of_an_address_as_it_may(address: str, how: Kept, shown: str) -> None:
+    assert kept(address, how) == shown

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.programs import PASSWORD, IssuerProgram, bearer, free_port, login, register
+from tests.programs import PASSWORD, IssuerProgram, bearer, eventually, free_port, login, register
 
 AGENT = "an unusual agent"
 
@@ -137,6 +138,45 @@ def test_the_state_of_the_parts_is_told(watched: Watched) -> None:
     assert told("hashing_limit") > 128
     assert (told("hashing"), told("hash_refusals_total"), told("unfinished_changes")) == (0, 0, 0)
     assert not re.search(r"^authix_issuer_(relay|outbox|topic)", told.text, re.MULTILINE)  # there is no Kafka
+
+
+def test_what_waits_for_a_topic_that_is_away_is_told(start_issuer: Callable[..., IssuerProgram]) -> None:
+    port = free_port()
+    program = start_issuer(AUTHIX_METRICS_PORT=str(port), AUTHIX_KAFKA=f"127.0.0.1:{free_port()}")
+    watched = Watched(program, f"http://127.0.0.1:{port}/metrics")
+    with program.client() as client:
+        register(client, "ada@example.com")
+        for _ in range(2):
+            client.post("/logout", headers=bearer(login(client, "ada@example.com")))
+
+    def waits() -> bool:
+        told = watched.told()
+        return (told("topic_problem"), told("outbox_entries")) == (1, 2) and told("relay_lag_seconds") > 0.5
+
+    eventually(waits, "the two logouts are told to wait")
+
+
+def test_passwords_that_are_hashed_and_refused_are_told(start_issuer: Callable[..., IssuerProgram]) -> None:
+    port = free_port()
+    program = start_issuer(
+        AUTHIX_METRICS_PORT=str(port), AUTHIX_HASH_PROFILE="owasp", AUTHIX_HASH_THREADS="1", AUTHIX_HASH_QUEUE="4"
+    )
+    watched = Watched(program, f"http://127.0.0.1:{port}/metrics")
+    most = 0.0
+
+    def log_in(_: int) -> int:
+        with program.client() as client:
+            return client.post("/login", json={"email": "eve@example.com", "password": PASSWORD}).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(log_in, number) for number in range(36)]
+        while not all(answer.done() for answer in answers):
+            most = max(most, watched.told()("hashing"))
+    refused = [answer.result() for answer in answers].count(503)
+    told = watched.told()
+    assert 1 <= most <= told("hashing_limit") == 5
+    assert told("hash_refusals_total") == refused > 0
+    assert told("hash_duration_seconds_count") == told("hash_wait_seconds_count") == 36 - refused + 1  # and one at the start
 
 
 SSE = {"Accept": "text/event-stream"}
