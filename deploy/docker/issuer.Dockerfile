@@ -22,7 +22,7 @@ COPY sdk sdk
 COPY issuer issuer
 RUN /tools/bin/uv venv --python "$(command -v python)" /opt/authix \
  && /tools/bin/uv pip install --no-cache --python /opt/authix --compile-bytecode \
-      --constraint requirements.lock --build-constraint requirements.lock ./sdk ./issuer
+      --constraint requirements.lock --build-constraint requirements.lock ./sdk "./issuer[otel]"
 
 FROM python:3.13-slim-bookworm
 ARG VERSION=0.1.0

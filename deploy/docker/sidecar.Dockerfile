@@ -12,7 +12,7 @@ COPY sdk sdk
 COPY sidecar sidecar
 RUN /tools/bin/uv venv --python "$(command -v python)" /opt/authix \
  && /tools/bin/uv pip install --no-cache --python /opt/authix --compile-bytecode \
-      --constraint requirements.lock --build-constraint requirements.lock ./sdk ./sidecar
+      --constraint requirements.lock --build-constraint requirements.lock ./sdk "./sidecar[otel]"
 
 FROM python:3.13-slim-bookworm
 ARG VERSION=0.1.0
