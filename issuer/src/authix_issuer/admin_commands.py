@@ -21,6 +21,7 @@ from authix.settings import add_flags
 from authix.tokens import json_object
 from authix_issuer.administration import MOST_LISTED, Administration, NewGrants
 from authix_issuer.audit import Caller
+from authix_issuer.console import fail, say, say_aside, say_table
 from authix_issuer.errors import AccountUnknown, InputInvalid, IssuerError, Reason
 from authix_issuer.ports import AccountState, User
 from authix_issuer.settings import IssuerSettings
@@ -82,8 +83,7 @@ def run(settings: IssuerSettings, options: Namespace) -> int:
     try:
         return asyncio.run(_run(settings, options))
     except IssuerError as error:
-        print(f"{error.reason[:1].upper()}{error.reason[1:].rstrip('.')}.", file=sys.stderr)  # noqa: T201 - the answer of a command line
-        return 1
+        return fail(error.reason)
 
 
 async def _run(settings: IssuerSettings, options: Namespace) -> int:
@@ -149,7 +149,7 @@ async def _log_out_all(administration: Administration, options: Namespace) -> di
         raise InputInvalid(Reason("who", "who_missing", "name one account, or --all, to which --after may be added"))
     done = 0
     async for done, last in administration.log_out_all(options.after or "", _CALLER):
-        print(f"{done} accounts are logged out; to go on from here: --after {last}", file=sys.stderr)  # noqa: T201 - a command line's progress
+        say_aside(f"{done} accounts are logged out; to go on from here: --after {last}")
     return {"logged_out": done}
 
 
@@ -196,36 +196,33 @@ def _password(options: Namespace) -> str:
 
 def _tell(answer: Mapping[str, Any] | None, *, in_json: bool) -> None:
     if in_json:
-        print(json.dumps(answer or {}))  # noqa: T201 - the answer of a command line
+        say(json.dumps(answer or {}))
         return
     match answer:
         case None:
-            _print("Done.")
+            say("Done.")
         case {"users": list(users), "after": after}:
-            _print_table(users, _USER_COLUMNS)
+            _say_table(users, _USER_COLUMNS)
             if after:
-                _print(f"More: --after {after}")
+                say(f"More: --after {after}")
         case {"sessions": sessions}:
-            _print_table(sessions, _SESSION_COLUMNS)
+            _say_table(sessions, _SESSION_COLUMNS)
         case {"degraded": degraded, "keys": keys}:
-            _print(f"users        {_cell(answer['users'])}")
-            _print(f"revocations  {_cell(answer['revocations'])}")
-            _print(f"degraded     {_cell(degraded)}")
-            _print_table(keys or (), _KEY_COLUMNS)
+            say(f"users        {_cell(answer['users'])}")
+            say(f"revocations  {_cell(answer['revocations'])}")
+            say(f"degraded     {_cell(degraded)}")
+            _say_table(keys or (), _KEY_COLUMNS)
         case {"logged_out": done}:
-            _print(f"{done} accounts are logged out.")
+            say(f"{done} accounts are logged out.")
         case {"id": _}:
-            _print_table([answer], _USER_COLUMNS)
+            _say_table([answer], _USER_COLUMNS)
     if answer and "password" in answer:
-        _print(f"Password, shown this once: {answer['password']}")
+        say(f"Password, shown this once: {answer['password']}")
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    table = [tuple(column.upper().replace("_", " ") for column in columns)]
-    table += [tuple(_cell(row[column]) for column in columns) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        _print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+def _say_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    head = [column.upper().replace("_", " ") for column in columns]
+    say_table(head, ([_cell(row[column]) for column in columns] for row in rows))
 
 
 def _cell(value: object) -> str:
@@ -237,7 +234,3 @@ def _cell(value: object) -> str:
         case list():
             return ",".join(value)
     return str(value)
-
-
-def _print(line: str) -> None:
-    print(line)  # noqa: T201 - the answer of a command line

@@ -7,7 +7,6 @@ something could not be done.
 from __future__ import annotations
 
 import asyncio
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Final
 
 from authix.settings import add_flags
 from authix_issuer.audit import Caller
+from authix_issuer.console import fail, say_table
 from authix_issuer.errors import IssuerError
 from authix_issuer.key_ring import KeyState
 from authix_issuer.live_keys import KeyReport, LiveKeys
@@ -49,31 +49,27 @@ async def _run(settings: IssuerSettings, options: Namespace) -> int:
         try:
             return await _do(issuer.keys, options)
         except IssuerError as error:
-            return _fail(error.reason)
+            return fail(error.reason)
 
 
 async def _do(keys: LiveKeys, options: Namespace) -> int:
     match options.keys_command:
         case "rotate":
-            _print([await keys.rotate(_CALLER, now=options.now)])
+            _say([await keys.rotate(_CALLER, now=options.now)])
         case "revoke":
             report = await keys.revoke(options.key_id, _CALLER)
-            _print([report])
+            _say([report])
             if not report.announced:
-                return _fail(
+                return fail(
                     "the key is revoked, but the session store does not answer: the issuers announce it when it does"
                 )
         case _:
-            _print(await keys.list())
+            _say(await keys.list())
     return 0
 
 
-def _print(reports: Iterable[KeyReport]) -> None:
-    rows = [_HEAD, *map(_row, reports)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print(line.rstrip())  # noqa: T201 - the answer of a command line
+def _say(reports: Iterable[KeyReport]) -> None:
+    say_table(_HEAD, map(_row, reports))
 
 
 def _row(report: KeyReport) -> tuple[str, ...]:
@@ -85,8 +81,3 @@ def _row(report: KeyReport) -> tuple[str, ...]:
 
 def _moment(at_us: int) -> str:
     return datetime.fromtimestamp(at_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if at_us else "-"
-
-
-def _fail(reason: str) -> int:
-    print(f"{reason[:1].upper()}{reason[1:]}.", file=sys.stderr)  # noqa: T201 - the answer of a command line
-    return 1
