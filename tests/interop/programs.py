@@ -102,10 +102,9 @@ class GolangJwt(GoProgram, Library):
     recipe = HERE / "go"
 
 
-class Jjwt(Library):
-    """Java's jjwt."""
+class JavaProgram(Installed):
+    """A program in Java, beside what its recipe pins."""
 
-    recipe = HERE / "java"
     runs_with = "java"
 
     def build(self, folder: Path) -> None:
@@ -113,14 +112,21 @@ class Jjwt(Library):
         need("mvn", "maven")
         copy = ["mvn", "--batch-mode", "--quiet", "--file", str(self.recipe / "pom.xml")]
         goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={folder}"]
-        run([*copy, *goal], "The download of jjwt by Maven")
+        run([*copy, *goal], f"The download of {self.recipe.name}'s packages by Maven")
         run(
             ["javac", "-d", str(folder), "-cp", f"{folder}/*", str(self.recipe / "Verify.java")],
-            "javac of jjwt's program",
+            f"javac of {self.recipe.name}'s program",
+            "It needs Java 17 or newer.",
         )
 
     def command(self) -> Sequence[str]:
         return ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{self.place}:{self.place}/*", "Verify"]
+
+
+class Jjwt(JavaProgram, Library):
+    """Java's jjwt."""
+
+    recipe = HERE / "java"
 
 
 class Client(Installed):
@@ -156,6 +162,12 @@ class GoOidc(GoProgram, Client):
     recipe = HERE / "go_oidc"
 
 
+class SpringSecurity(JavaProgram, Client):
+    """Spring Security. It knows no EdDSA."""
+
+    recipe = HERE / "spring"
+
+
 class Wycheproof(Installed):
     """Test vectors of signatures and keys, each with what a right implementation makes of it."""
 
@@ -180,4 +192,5 @@ def build_go(recipe: Path, folder: Path) -> None:
 
 LIBRARIES: tuple[Library, ...] = (Jose(), GolangJwt(), Jjwt())
 CLIENTS: tuple[Client, ...] = (OpenidClient(), GoOidc())
+SPRING = SpringSecurity()
 VECTORS = Wycheproof()

@@ -18,7 +18,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from authix import Authix, TokenRevoked
-from tests.programs import DEADLINE, PASSWORD, IssuerProgram, bearer, eventually, login, register
+from tests.conftest import StartSidecar
+from tests.programs import DEADLINE, PASSWORD, IssuerProgram, Program, bearer, eventually, login, register
 
 TO_CONSOLE = {"OTEL_TRACES_EXPORTER": "console", "OTEL_BSP_SCHEDULE_DELAY": "50"}
 
@@ -27,9 +28,9 @@ def parent(trace_id: str, span_id: str = "b7ad6b7169203331", flags: str = "01") 
     return {"traceparent": f"00-{trace_id}-{span_id}-{flags}"}
 
 
-def spans(issuer: IssuerProgram, trace_id: str = "") -> dict[str, dict[str, Any]]:
+def spans(program: Program, trace_id: str = "") -> dict[str, dict[str, Any]]:
     """The spans of that trace that the program has exported so far, by name."""
-    found, text, at = {}, issuer.output(), 0
+    found, text, at = {}, program.output(), 0
     while (at := text.find("{\n", at)) >= 0:
         try:
             span, at = json.JSONDecoder().raw_decode(text, at)
@@ -40,10 +41,10 @@ def spans(issuer: IssuerProgram, trace_id: str = "") -> dict[str, dict[str, Any]
     return found
 
 
-def whole_trace(issuer: IssuerProgram, trace_id: str, names: set[str]) -> dict[str, dict[str, Any]]:
+def whole_trace(program: Program, trace_id: str, names: set[str]) -> dict[str, dict[str, Any]]:
     """Its spans, once there are these and no others."""
-    eventually(lambda: set(spans(issuer, trace_id)) == names, lambda: f"{names} are exported, not {spans(issuer)}")
-    return spans(issuer, trace_id)
+    eventually(lambda: set(spans(program, trace_id)) == names, lambda: f"{names} are exported, not {spans(program)}")
+    return spans(program, trace_id)
 
 
 def test_a_request_is_one_trace_with_its_steps(start_issuer: Callable[..., IssuerProgram]) -> None:
@@ -120,6 +121,32 @@ async def test_a_logout_is_one_trace_from_the_request_over_kafka_to_the_verifier
     assert taken.parent is not None
     assert f"0x{taken.parent.span_id:016x}" == sent["context"]["span_id"]
     assert f"{taken.parent.trace_id:032x}" == trace_id
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_sidecar_that_takes_a_logout_from_kafka_exports_a_span_of_the_same_trace(
+    start_issuer: Callable[..., IssuerProgram], start_sidecar: StartSidecar, kafka_bootstrap: str, workers: str
+) -> None:
+    topic, trace_id = f"logout-{secrets.token_hex(4)}", secrets.token_hex(16)
+    issuer = start_issuer(AUTHIX_KAFKA=kafka_bootstrap, AUTHIX_TOPIC=topic, **TO_CONSOLE)
+    feed = f"kafka://{kafka_bootstrap}/{topic}"
+    sidecar = start_sidecar(issuer.url, issuer.url, AUTHIX_FEED=feed, AUTHIX_WORKERS=workers, **TO_CONSOLE).ready()
+    with issuer.client() as client:
+        register(client, "ann@example.com")
+        token = login(client, "ann@example.com")
+        assert client.post("/logout", headers=bearer(token) | parent(trace_id)).status_code == 204
+    taken = whole_trace(sidecar, trace_id, {f"process {topic}"})[f"process {topic}"]
+    sent = whole_trace(issuer, trace_id, {"POST /logout", "close session", f"send {topic}"})[f"send {topic}"]
+    assert (taken["parent_id"], taken["kind"]) == (sent["context"]["span_id"], "SpanKind.CONSUMER")
+    assert taken["resource"]["attributes"]["service.name"] == "authix-sidecar"
+    assert taken["attributes"]["messaging.destination.name"] == topic
+
+    def status() -> int:
+        return httpx.get(f"{sidecar.auth_url}/verify", headers=bearer(token), trust_env=False).status_code
+
+    eventually(lambda: status() == 401, "the token is refused")
+    assert sidecar.output().count(trace_id) == 1, "of several workers one tells it"
+    assert token not in sidecar.output()
 
 
 def test_what_is_replayed_is_not_traced_again(

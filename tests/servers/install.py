@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import sys
 
-from tests.interop.programs import CLIENTS, LIBRARIES, VECTORS
-from tests.servers import deploy_tools, kafka, mongodb, proxies, redis, rule_tools
+from tests.interop.programs import CLIENTS, LIBRARIES, SPRING, VECTORS
+from tests.servers import deploy_tools, kafka, mongodb, proxies, redis, rule_tools, token_proxies
 from tests.servers.packages import NotInstallable
 
 
 def main() -> int:
     code = 0
-    others = {type(program).__name__: program.install for program in (*LIBRARIES, *CLIENTS, VECTORS)}
+    others = {type(program).__name__: program.install for program in (*LIBRARIES, *CLIENTS, SPRING, VECTORS)}
     servers = {
         "Redis": redis.install,
         "MongoDB": mongodb.install,
         "Kafka": kafka.install,
         "Proxies": proxies.install,
+        "OAuth2Proxy": token_proxies.install,
         "DeployTools": deploy_tools.install,
         "RuleTools": rule_tools.install,
     }

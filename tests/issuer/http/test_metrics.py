@@ -176,7 +176,9 @@ def test_passwords_that_are_hashed_and_refused_are_told(start_issuer: Callable[.
     told = watched.told()
     assert 1 <= most <= told("hashing_limit") == 5
     assert told("hash_refusals_total") == refused > 0
-    assert told("hash_duration_seconds_count") == told("hash_wait_seconds_count") == 36 - refused + 1  # and one at the start
+    assert (
+        told("hash_duration_seconds_count") == told("hash_wait_seconds_count") == 36 - refused + 1
+    )  # and one at the start
 
 
 SSE = {"Accept": "text/event-stream"}

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from authix.tokens import base64url_decode, base64url_encode
-from tests.interop.programs import CLIENTS, Client, OpenidClient
+from tests.interop.programs import CLIENTS, SPRING, Client, OpenidClient
 from tests.programs import DEADLINE, IssuerProgram, login, register
 from tests.servers.fixtures import require
 
@@ -42,12 +42,39 @@ def test_a_token_verifies_by_what_the_issuer_says_of_itself(
     unusual_issuer: IssuerProgram, someone: Someone, program: Client
 ) -> None:
     require(program.missing())
-    head, payload, signature = someone.token.split(".")
-    forged = base64url_encode(base64url_decode(payload).replace(someone.subject.encode(), b"admin"))
-    lines = [f"verify {someone.token}", f"verify {head}.{forged}.{signature}"]
-    accepted, refused = program.do(lines, issuer=unusual_issuer.url, audience="tests", secret=SECRET)
-    assert accepted.get("claims", accepted)["sub"] == someone.subject
+    assert_verifies(program, unusual_issuer, someone.subject, someone.token)
+
+
+def assert_verifies(program: Client, issuer: IssuerProgram, subject: str, token: str) -> None:
+    head, payload, signature = token.split(".")
+    forged = base64url_encode(base64url_decode(payload).replace(subject.encode(), b"admin"))
+    lines = [f"verify {token}", f"verify {head}.{forged}.{signature}"]
+    accepted, refused = program.do(lines, issuer=issuer.url, audience="tests", secret=SECRET)
+    assert accepted.get("claims", accepted)["sub"] == subject
     assert "signature" in refused["refused"]
+
+
+def test_spring_security_verifies_by_what_the_issuer_says_of_itself(
+    shared_issuer: IssuerProgram, client: httpx.Client, new_email: Callable[[], str]
+) -> None:
+    require(SPRING.missing())
+    email = new_email()
+    subject = register(client, email)
+    token = login(client, email)
+    assert_verifies(SPRING, shared_issuer, subject, token)
+    (refused,) = SPRING.do([f"verify {token}"], issuer=shared_issuer.url, audience="another", secret=SECRET)
+    assert "aud" in refused["refused"]
+
+
+def test_spring_security_introspects(
+    unusual_issuer: IssuerProgram, unusual_client: httpx.Client, someone: Someone
+) -> None:
+    require(SPRING.missing())
+    assert unusual_client.post("/revoke", data={"token": someone.token}).status_code == 200
+    lines = [f"introspect {someone.other}", f"introspect {someone.token}"]
+    active, inactive = SPRING.do(lines, issuer=unusual_issuer.url, audience="tests", secret=SECRET)
+    assert active["claims"]["sub"] == someone.subject
+    assert "isn't active" in inactive["refused"]
 
 
 def test_openid_client_introspects_and_revokes(unusual_issuer: IssuerProgram, someone: Someone) -> None:
