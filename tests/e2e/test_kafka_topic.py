@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import secrets
+import signal
 import threading
 import time
 from collections import Counter
@@ -29,7 +31,7 @@ from authix_issuer.adapters.sqlite_sessions import SqliteSessions
 from authix_issuer.errors import TopicUnavailable
 from authix_issuer.ports import Grants, Logout, NewSession, Presented, Scope
 from authix_issuer.relay import Relay
-from tests.programs import DEADLINE, IssuerProgram, Program, eventually, login, register
+from tests.programs import DEADLINE, IssuerProgram, Program, eventually, is_free, login, register
 from tests.servers.kafka import KafkaServer
 from tests.servers.tcp_proxy import TcpProxy
 
@@ -337,6 +339,30 @@ class TestBrokersThatAreAway:
         assert time.monotonic() - began < 15
         for noise in ("Traceback", "Task was destroyed", "Unclosed", "never retrieved", "never awaited"):
             assert noise not in issuer.output()
+
+    def test_an_issuer_that_is_ended_while_they_hang_publishes_what_it_has_once_they_go_on(
+        self, broker: KafkaServer, topic: str, issuer_of: StartIssuer, redis_url: str
+    ) -> None:
+        bootstrap = broker.bootstrap
+        issuer = issuer_of(bootstrap, topic)
+        issuer.env |= {"AUTHIX_SESSIONS_URL": redis_url, "AUTHIX_SECRET": secrets.token_urlsafe(32)}
+        issuer.start().ready()
+        with ExitStack() as stack:
+            users = {f"{name}@example.com": stack.enter_context(issuer.client()) for name in ("ann", "bob", "cy")}
+            subjects = [register(client, email) for email, client in users.items()]
+            for email, client in users.items():
+                login(client, email)
+            broker.pause()
+            for client in users.values():  # the first is on its way by then, the others wait behind it
+                assert log_out(client) < 1
+        assert issuer.process is not None
+        issuer.process.send_signal(signal.SIGTERM)
+        eventually(lambda: is_free(issuer.port), "it ends")
+        assert issuer.process.poll() is None, "it waits for the broker"
+        broker.resume()
+        assert issuer.process.wait(DEADLINE) == 0
+        assert set(subjects) <= revoked(run(read(bootstrap, topic))).keys()
+        assert "Traceback" not in issuer.output()
 
 
 class TestCrashes:

@@ -75,6 +75,7 @@ def test_a_bad_signature_is_computed_once_and_refused_alike_each_time(
     assert key.computed == 1
     assert {(other.code, other.reason) for other in others} == {(first.code, first.reason)}
     assert [first.known, *(other.known for other in others)] == [False, True, True]
+    assert (verifier.signatures, verifier.known) == (1, 2)
 
 
 def test_a_good_token_is_not_refused_for_a_bad_one_that_differs_in_the_signature_alone(

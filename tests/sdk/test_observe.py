@@ -74,8 +74,9 @@ async def test_metrics_tell_the_sums_and_the_worst() -> None:
         assert read("authix_ready") == 1
         assert (read("authix_revocations"), read("authix_keys")) == (1, 1)
         assert read("authix_signatures_total") == 3  # of three tokens; none of them was known
+        assert read("authix_tokens_known_total") == 0
         auths[0].verify(token)
-        assert read("authix_signatures_total") == 3
+        assert (read("authix_signatures_total"), read("authix_tokens_known_total")) == (3, 1)
         assert read("authix_feed_replay_seconds") == 0
         assert read("authix_feed_age_seconds") == 0
         issuer.go_stale()

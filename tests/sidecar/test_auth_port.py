@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +13,7 @@ from tests.programs import bearer, eventually, free_port
 
 if TYPE_CHECKING:
     from tests.conftest import StartSidecar
-    from tests.sidecar.conftest import Answer, Fleet
+    from tests.sidecar.conftest import Answer, Fleet, Visit
 
 
 def ask(fleet: Fleet, path: str, *lines: str, method: str = "GET", port: int = 0) -> Answer:
@@ -162,6 +163,46 @@ class TestMetrics:
         assert now["authix_sidecar_connections proxy"] >= 3
         assert now["authix_sidecar_connections upstream"] >= 1
         eventually(lambda: self.read(fleet)["authix_sidecar_streams"] == 0, "streams are counted down")
+
+    def test_tell_how_long_until_an_answer_began_and_not_until_it_ended(self, fleet: Fleet) -> None:
+        held = 1.0
+
+        def late(visit: Visit) -> None:
+            time.sleep(0.06)
+            visit.send(fleet.upstream.saying())
+
+        def slow(visit: Visit) -> None:
+            visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+            time.sleep(held)
+            visit.send(b"x")
+
+        def play(visit: Visit) -> None:
+            while (request := visit.request()) is not None:
+                (late if request.target == "/late" else slow)(visit)
+
+        fleet.upstream.script = play
+        name = "authix_sidecar_request_seconds"
+        tells = []
+        for target in ("/late", "/slow"):
+            before = self.read(fleet)
+            assert fleet.call(fleet.get(target)).status == 200
+            grown = {key: value - before[key] for key, value in self.read(fleet).items() if key.startswith(name)}
+            assert grown[f"{name}_count proxy"] == grown[f"{name}_bucket +Inf proxy"] == 1
+            assert grown[f"{name}_count auth"] == 1  # who asked before
+            tells.append(grown)
+        first, second = tells
+        assert (first[f"{name}_bucket 0.05 proxy"], first[f"{name}_sum proxy"] > 0.06) == (0, True)
+        assert second[f"{name}_sum proxy"] < held
+
+    def test_tell_how_many_tokens_were_known_of_those_whose_signature_mattered(self, fleet: Fleet) -> None:
+        _, _, token = fleet.new_user()
+        before = self.read(fleet)
+        for request in (fleet.get(token=token), fleet.get(token="a.b.c"), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"):
+            for _ in range(3):
+                fleet.call(request)
+        now = self.read(fleet)
+        for name, grown in (("authix_signatures_total", 1), ("authix_tokens_known_total", 2)):
+            assert now[name] - before[name] == grown
 
     def test_name_no_user(self, fleet: Fleet) -> None:
         _, user_id, token = fleet.new_user()

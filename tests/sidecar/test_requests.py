@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import h11
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.sidecar.conftest import Fleet, Visit
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
+MADE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class TestRequest:
@@ -35,6 +40,39 @@ class TestRequest:
             ("x-authix-roles", ""),
         ]
         assert len(session[0]) > 0
+
+    @pytest.mark.parametrize(
+        ("lines", "request_id"),
+        [
+            (["X-Request-Id: Ingress.7f-1_a"], "Ingress.7f-1_a"),
+            (["X-Request-Id: Ingress.7f-1_a", f"traceparent: {TRACEPARENT}"], "Ingress.7f-1_a"),
+            ([f"traceparent: {TRACEPARENT}"], TRACE),
+            ([f"Traceparent: {TRACEPARENT}", "tracestate: a=1,b=2", "X-Request-Id: a b"], TRACE),
+            (["X-Request-Id: a b"], None),
+            (["X-Request-Id: one", "X_Request_Id: two", "x-request-id: three"], None),
+            (["X-Request-Id: one", "traceparent: 00-0-0-01"], "one"),
+            (["traceparent: 00-0-0-01"], None),
+            ([], None),
+        ],
+    )
+    def test_goes_on_under_the_id_and_in_the_trace_that_it_came_with(
+        self, fleet: Fleet, lines: list[str], request_id: str | None
+    ) -> None:
+        assert fleet.call(fleet.get("/", *lines)).status == 200
+        (request,) = fleet.upstream.requests
+        (found,) = [value for name, value in request.headers if name.replace("_", "-") == "x-request-id"]
+        if request_id is None:
+            assert MADE_ID.fullmatch(found)
+        else:
+            assert found == request_id
+        sent = [line.split(": ") for line in lines if line.lower().startswith("trace")]
+        assert [[name, value] for name, value in request.headers if name.startswith("trace")] == [
+            [name.lower(), value] for name, value in sent
+        ]
+
+    def test_that_is_refused_says_the_id_it_came_with(self, fleet: Fleet) -> None:
+        answer = fleet.call(fleet.get("/", f"traceparent: {TRACEPARENT}", token="a.b.c"))
+        assert (answer.status, answer.values("x-request-id")) == (401, [TRACE])
 
     @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "QUERY"])
     def test_may_have_any_method_of_http(self, fleet: Fleet, method: str) -> None:

@@ -159,13 +159,16 @@ def test_a_worker_that_is_killed_is_replaced_by_one_that_knows_all_logouts_befor
 
 
 def test_the_numbers_of_all_workers_are_told_by_whichever_is_asked(pair: Fleet) -> None:
-    def total() -> float:
-        return sum(by_worker(pair, "authix_sidecar_requests_total", 'port="proxy"').values())
+    def totals() -> list[float]:
+        names = ("requests_total", "request_seconds_count")
+        return [sum(by_worker(pair, f"authix_sidecar_{name}", 'port="proxy"').values()) for name in names]
 
-    before = total()
+    before = totals()
     asked = ask_until_both_answer(pair, "allowed").total()
     for _ in range(8):
-        assert total() - before == asked
+        assert totals() == [count + asked for count in before]
+    without_bound = 'le="+Inf",port="proxy"'
+    assert sum(by_worker(pair, "authix_sidecar_request_seconds_bucket", without_bound).values()) == totals()[1]
 
 
 def test_the_feed_is_passed_on_by_every_worker_and_the_one_between_them_to_nobody(pair: Fleet, fleet: Fleet) -> None:

@@ -45,8 +45,13 @@ def _families(verifiers: Collection[Authix]) -> Iterator[Metric]:
     yield decisions
     yield CounterMetricFamily(
         "authix_signatures",
-        "Signatures computed; the other tokens were known from before.",
+        "Signatures computed, of tokens that were not known from before.",
         value=sum(auth.verifier.signatures for auth in verifiers),
+    )
+    yield CounterMetricFamily(
+        "authix_tokens_known",
+        "Tokens whose signature was known from before.",
+        value=sum(auth.verifier.known for auth in verifiers),
     )
     ages = [auth.freshness for auth in verifiers]
     for name, text, value in (

@@ -87,6 +87,15 @@ class _Era(NamedTuple):
     """Digests of those whose signature is wrong. Looked at without a lock and added to under it, as ``verified`` is."""
 
 
+class _Looks:
+    """Of its own, since whatever is set on a verifier is looked at first."""
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        self.known = 0
+
+
 class Verifier:
     """Keys, revocations and freshness in memory, and the judgement over them.
 
@@ -131,6 +140,7 @@ class Verifier:
         self.revocations = RevocationMap(max_revocations)
         self.freshness = Freshness()
         self._signatures = 0
+        self._looks = _Looks()
 
     if not TYPE_CHECKING:  # or a type checker would let any name be set
 
@@ -143,6 +153,11 @@ class Verifier:
     def signatures(self) -> int:
         """How many signatures were computed: of tokens that were not remembered."""
         return self._signatures
+
+    @property
+    def known(self) -> int:
+        """How many tokens were remembered, good or bad, so that no signature was computed."""
+        return self._looks.known
 
     @property
     def keys(self) -> KeySet:
@@ -177,8 +192,10 @@ class Verifier:
             verified = None
         if verified is None:
             verified = self._verify_anew(token, era, now)
-        elif not verified.begins <= now < verified.ends:
-            _refuse_now(verified, now)
+        else:
+            self._looks.known += 1
+            if not verified.begins <= now < verified.ends:
+                _refuse_now(verified, now)
         claims, revocations = verified.claims, self.revocations
         issued_at_us = claims.issued_at_us
         if revocations.revokes(subject=claims.subject, session=claims.session, issued_at_us=issued_at_us):
@@ -226,6 +243,7 @@ class Verifier:
     def _remember_wrong(self, token: str, era: _Era, *, computed: bool) -> None:
         with self._cache_lock:
             self._signatures += computed
+            self._looks.known += not computed
             if self._wrong_entries:
                 era.wrong[_digest(token)] = None
 

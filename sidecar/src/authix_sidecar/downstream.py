@@ -21,7 +21,7 @@ from authix_sidecar.decide import ALLOWED
 from authix_sidecar.errors import RequestRefused, RequestTooSlow, SidecarError, refusal_of
 from authix_sidecar.exchanges import Exchange
 from authix_sidecar.half_close import write_end
-from authix_sidecar.ports import Port
+from authix_sidecar.ports import Ended, Port
 from authix_sidecar.request_reader import RequestReader
 from authix_sidecar.requests import RequestHead, new_request_id
 from authix_sidecar.rewrite import whole_answer
@@ -87,6 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._advancing = False
         self._begun = False
         self._started = 0.0
+        self._waited = 0.0
         self._idle_since = 0.0
         self._keep = False
         self._last = False
@@ -123,6 +124,11 @@ class ClientConnection(asyncio.Protocol):
             self._restart_clock()
             self._update_reading()
 
+    def begin_answer(self, status: int) -> None:
+        """The answer's head is about to be written."""
+        self.status = status
+        self._waited = monotonic() - self._started
+
     def keep_alive(self, *, possible: bool = True) -> bool:
         """Decide whether the connection goes on after this answer, whose head is about to be written."""
         request, left = self.request, self._reader.left
@@ -156,7 +162,8 @@ class ClientConnection(asyncio.Protocol):
 
     def answer(self, status: int, headers: Iterable[tuple[str, str]], body: bytes, code: str) -> None:
         """Answer the whole request at once."""
-        self.status, self.code = status, code
+        self.begin_answer(status)
+        self.code = code
         self.send(whole_answer(status, headers, body, request=self.request, keep_alive=self.keep_alive()))
         self.finish()
 
@@ -401,5 +408,6 @@ class ClientConnection(asyncio.Protocol):
     def _report(self, code: str) -> None:
         seconds = monotonic() - self._started
         name = self.request_id.decode("ascii")
-        self._port.report(self.request, self.status or CLIENT_CLOSED, seconds, self.code or code, name)
+        waited = self._waited if self.status else seconds
+        self._port.report(Ended(self.request, self.status or CLIENT_CLOSED, waited, seconds, self.code or code, name))
         self._exchange, self.request, self.status, self.code, self.request_id = None, None, 0, "", b""

@@ -32,8 +32,13 @@ def tell_verifier(metrics: Metrics, auth: Authix) -> None:
     )
     metrics.counter(
         "authix_signatures",
-        "Signatures computed; the other tokens were known from before.",
+        "Signatures computed, of tokens that were not known from before.",
         lambda: verifier.signatures,
+    )
+    metrics.counter(
+        "authix_tokens_known",
+        "Tokens whose signature was known from before.",
+        lambda: verifier.known,
     )
     gauge("authix_sidecar_streams", "Open tunnels and answers that still go on.", lambda: len(auth.streams))
 

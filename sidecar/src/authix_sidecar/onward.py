@@ -180,7 +180,8 @@ class Follower(Exchange):
 
     def begin(self, request: RequestHead, cursor: str) -> None:
         self._client.attend(self)
-        self._client.status, self._client.code = 200, ALLOWED
+        self._client.begin_answer(200)
+        self._client.code = ALLOWED
         self._client.keep_alive(possible=False)
         self._client.send(_HEAD)
         if request.method == b"HEAD":

@@ -9,10 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from authix_sidecar.requests import RequestHead
 
-Report = Callable[[RequestHead | None, int, float, str, str], None]
-"""Hears of a request that has ended: itself unless it could not be read, status, seconds, code, the request's id."""
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """A request that has ended."""
+
+    head: RequestHead | None
+    """None when it could not be read."""
+    status: int
+    waited: float
+    """Seconds until the head of its answer."""
+    seconds: float
+    """Until the end of its answer."""
+    code: str
+    request_id: str
+
+
+Report = Callable[[Ended], None]
 
 
 class Connection(Protocol):

@@ -153,7 +153,7 @@ class ProxyExchange(JudgedExchange):
         if not complete and not self._open_stream():
             return
         minor = self._request.minor
-        self._client.status = head.status
+        self._client.begin_answer(head.status)
         self._framing = how = rewrite.framing(head, minor)
         if head.event_stream and not complete and self._upstream is not None:
             self._endless = True
@@ -194,7 +194,8 @@ class ProxyExchange(JudgedExchange):
         if not self._open_stream():
             return
         self._endless = True
-        self._client.status, self._client.code = head.status, ALLOWED
+        self._client.begin_answer(head.status)
+        self._client.code = ALLOWED
         self._client.send(rewrite.answer_head(head, Framing.NONE, minor=1, keep_alive=True) + behind)
         if is_websocket(head.upgrade):
             self._frames = FrameEnds()

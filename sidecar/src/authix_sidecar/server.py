@@ -34,9 +34,8 @@ from authix_sidecar.live_policy import LivePolicy
 from authix_sidecar.metrics import Metrics
 from authix_sidecar.onward import OnwardFeed
 from authix_sidecar.pool import Pool
-from authix_sidecar.ports import Port
+from authix_sidecar.ports import Ended, Port
 from authix_sidecar.proxy import Proxy
-from authix_sidecar.requests import RequestHead
 from authix_sidecar.settings import SidecarSettings
 from authix_sidecar.siblings import Siblings
 from authix_sidecar.tls import Certificate, towards_upstream
@@ -133,21 +132,22 @@ class Sidecar:
                 connection.abort()
         self.pool.close()
 
-    def _report_proxy(self, request: RequestHead | None, status: int, seconds: float, code: str, name: str) -> None:
-        self.metrics.requests["proxy", status // 100] += 1
-        self._tell(request, status, seconds, code, name)
+    def _report_proxy(self, ended: Ended) -> None:
+        self.metrics.answered("proxy", ended.status, ended.waited)
+        self._tell(ended)
 
-    def _report_auth(self, request: RequestHead | None, status: int, seconds: float, code: str, name: str) -> None:
-        self.metrics.requests["auth", status // 100] += 1
-        if request is None or asks_to_verify(request.path):  # probes and scrapes are no news
-            self._tell(request, status, seconds, code, name)
+    def _report_auth(self, ended: Ended) -> None:
+        self.metrics.answered("auth", ended.status, ended.waited)
+        if ended.head is None or asks_to_verify(ended.head.path):  # probes and scrapes are no news
+            self._tell(ended)
 
-    def _tell(self, request: RequestHead | None, status: int, seconds: float, code: str, name: str) -> None:
-        if request is None:
-            self.metrics.decisions[code] += 1
-            self._access.tell("-", "-", status, seconds, code, request_id=name)
+    def _tell(self, ended: Ended) -> None:
+        head, method, path = ended.head, "-", "-"
+        if head is None:
+            self.metrics.decisions[ended.code] += 1
         else:
-            self._access.tell(request.method.decode(), request.path.decode(), status, seconds, code, request_id=name)
+            method, path = head.method.decode(), head.path.decode()
+        self._access.tell(method, path, ended.status, ended.seconds, ended.code, request_id=ended.request_id)
 
 
 def try_out(settings: SidecarSettings, access: AccessLog) -> None:
