@@ -169,11 +169,11 @@ class Load:
         return str(self._expect("login", answer, 200).json()["access_token"])
 
     def _come_and_go(self, kind: str) -> None:
-        """Log in, ask, refresh, ask, log out, be refused; with connections that are kept."""
-        email = f"{secrets.token_hex(8)}@example.com"
+        """Register, log in, ask, refresh, ask, log out, be refused; with connections that are kept."""
         with self._client("issuers", kind) as issuer, self._client("sidecars", kind) as service:
-            subject = register(issuer, email)
             while not self._ending.is_set():
+                email = f"{secrets.token_hex(8)}@example.com"
+                subject = register(issuer, email)
                 self._ask_as(subject, self._log_in(issuer, email), service)
                 self._expect("key set", issuer.get("/.well-known/jwks.json"), 200)
                 token = str(self._expect("refresh", issuer.post("/access_token"), 200).json()["access_token"])

@@ -21,8 +21,8 @@ import argon2
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from authix import tracing
+from authix.histograms import Histogram
 from authix_issuer.errors import Overloaded
-from authix_issuer.metrics import Histogram
 
 T = TypeVar("T")
 

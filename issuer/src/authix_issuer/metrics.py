@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import threading
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -20,10 +18,9 @@ from typing import Final
 
 import msgspec
 
+from authix.histograms import Histogram
 from authix_issuer.errors import StoreUnavailable
 
-BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds."""
 PATIENCE: Final = 1.0
 """Seconds that an engine has to tell what is asked of it; then it is left out."""
 UNKNOWN: Final = "unknown"
@@ -36,28 +33,6 @@ _PARAMETER = re.compile(r"<(\w+)(?::[^>]*)?>")
 Labels = tuple[str, ...]
 Samples = Mapping[Labels, float]
 """Values by those of the labels."""
-
-
-class Histogram:
-    """How long something takes, from several threads."""
-
-    __slots__ = ("_counts", "_lock", "_sum")
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(BOUNDS) + 1)
-        self._sum = 0.0
-        self._lock = threading.Lock()
-
-    def observe(self, seconds: float) -> None:
-        place = bisect_left(BOUNDS, seconds)
-        with self._lock:
-            self._counts[place] += 1
-            self._sum += seconds
-
-    def values(self) -> tuple[float, ...]:
-        """How many fell between one bound and the next, and the sum of all."""
-        with self._lock:
-            return *self._counts, self._sum
 
 
 class Kind(StrEnum):

@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from itertools import accumulate
 from typing import Self
 
 import msgspec
@@ -22,7 +21,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import CollectorRegistry
 
 from authix.errors import SettingsError
-from authix_issuer.metrics import BOUNDS, Family, Kind, Metrics, Told, counts, merged
+from authix.histograms import buckets
+from authix_issuer.metrics import Family, Kind, Metrics, Told, counts, merged
 
 PATIENCE = 2.5
 """Seconds for which a worker is waited for; it waits itself for its engines."""
@@ -136,9 +136,7 @@ def _exposed(families: Iterable[Family]) -> Iterator[Metric]:
         if family.kind is Kind.HISTOGRAM:
             histogram = HistogramMetricFamily(family.name, family.text, labels=family.labels)
             for sample in family.samples:
-                *each, total = sample.values
-                buckets = list(zip([*map(str, BOUNDS), "+Inf"], accumulate(each), strict=True))
-                histogram.add_metric(sample.labels, buckets, total)
+                histogram.add_metric(sample.labels, *buckets(sample.values))
             yield histogram
             continue
         of_kind = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily

@@ -6,39 +6,18 @@ Rule: counting is adding to a plain number; families are built when somebody ask
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from itertools import accumulate
-from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
+from authix.histograms import Histogram, buckets
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds; the issuer's, so that one can be laid upon the other."""
 Samples = dict[tuple[str, ...], float]
 """Values by those of the labels."""
-
-
-class Histogram:
-    """How long something takes."""
-
-    __slots__ = ("_counts", "_sum")
-
-    def __init__(self) -> None:
-        self._counts = [0] * (len(BOUNDS) + 1)
-        self._sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self._counts[bisect_left(BOUNDS, seconds)] += 1
-        self._sum += seconds
-
-    def add_to(self, family: HistogramMetricFamily, labels: list[str]) -> None:
-        bounds = (*map(str, BOUNDS), "+Inf")
-        family.add_metric(labels, list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
 
 
 class Metrics:
@@ -108,7 +87,7 @@ class Metrics:
             labels=["port"],
         )
         for port, histogram in sorted(self._durations.items()):
-            histogram.add_to(durations, [port])
+            durations.add_metric([port], *buckets(histogram.values()))
         yield durations
         for name, text, count_now in self._counters:
             yield CounterMetricFamily(name, text, value=count_now())
