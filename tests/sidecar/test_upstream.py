@@ -148,6 +148,50 @@ class TestUpstream:
         with pytest.raises((h11.RemoteProtocolError, ConnectionResetError)):
             wire.piece()
 
+    @pytest.mark.parametrize(
+        ("lines", "head"),
+        [
+            ((), b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"),
+            (
+                ("Connection: upgrade", "Upgrade: websocket"),
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            ),
+        ],
+        ids=["events", "WebSocket"],
+    )
+    def test_that_dies_ends_its_streams_and_the_next_request_is_served(
+        self, fleet: Fleet, lines: tuple[str, ...], head: bytes
+    ) -> None:
+        dies = threading.Event()
+
+        def dying(visit: Visit) -> None:
+            visit.head()
+            visit.send(head)
+            assert dies.wait(20)
+            visit.reset()
+
+        fleet.upstream.script = dying
+        wire = fleet.dial().send(fleet.get("/stream", *lines))
+        assert (wire.answer() if lines else wire.head()).status in {200, 101}
+        dies.set()
+        assert wire.rest() == b""
+        fleet.upstream.script = fleet.upstream.serve
+        assert fleet.call(fleet.get("/")).status == 200
+
+    def test_that_is_slow_makes_its_answer_late_and_no_other(self, fleet: Fleet) -> None:
+        goes_on = threading.Event()
+
+        def slow(visit: Visit) -> None:
+            while (request := visit.request()) is not None:
+                assert request.target != "/slow" or goes_on.wait(20)
+                visit.send(fleet.upstream.answer(request))
+
+        fleet.upstream.script = slow
+        late = fleet.dial().send(fleet.get("/slow"))
+        assert fleet.call(fleet.get("/other")).body == b"/other"
+        goes_on.set()
+        assert late.answer().body == b"/slow"
+
     def test_that_does_not_answer_in_time_is_told_so(self, impatient: Fleet) -> None:
         def silent(visit: Visit) -> None:
             visit.request()
