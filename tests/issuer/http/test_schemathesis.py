@@ -73,6 +73,9 @@ def test_no_call_is_answered_otherwise_than_documented(issuer: IssuerProgram, se
     documented = operations(issuer)
     told = search("--seed", "1")
     assert f"{len(documented)} selected / {len(documented)} total" in told
+    links = re.search(r"Links:\s+(\d+) covered / (\d+) selected", told)
+    assert links, told
+    assert 2 * int(links[1]) >= int(links[2]) > 0  # most of them are walked, each time others
     assert "[error" not in issuer.output()
     # else it would only have seen refusals; which way its walks take, it leaves to chance
     assert len(documented - answered(issuer)) <= len(documented) // 5
