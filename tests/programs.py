@@ -26,6 +26,8 @@ DEADLINE = 20.0
 
 
 HOST = "127.0.0.1"
+COMPILED = os.environ.get("AUTHIX_TEST_COMPILED", "")
+"""Where the sidecar stands whose data plane is C (`make compiled`); empty: the sidecars under test are as in the source."""
 _given: set[int] = set()
 # each process of a parallel run has ports of its own
 _SLICE = 12_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -209,6 +211,8 @@ class SidecarProgram(Program):
             "AUTHIX_PROXY_PORT": str(self.proxy_port),
             "AUTHIX_AUTH_PORT": str(self.auth_port),
         }
+        if COMPILED:
+            settings["PYTHONPATH"] = COMPILED
         super().__init__("authix_sidecar", ["serve"], settings | env, folder / f"sidecar-{self.proxy_port}.log")
 
     def ready(self) -> Self:

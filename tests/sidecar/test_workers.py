@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from authix_sidecar.auth_port import Scrape
 from authix_sidecar.downstream import ClientConnection
 from authix_sidecar.ports import Port
-from authix_sidecar.siblings import Scrape, Siblings
+from authix_sidecar.siblings import Siblings
 from tests.programs import DEADLINE, SidecarProgram, eventually
 from tests.sidecar.conftest import Fleet
 

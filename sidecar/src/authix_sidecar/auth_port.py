@@ -27,10 +27,12 @@ from authix_sidecar.live_policy import LivePolicy
 from authix_sidecar.metrics import CONTENT_TYPE
 from authix_sidecar.onward import OnwardFeed
 from authix_sidecar.requests import RequestHead
-from authix_sidecar.siblings import Scrape, Siblings
+from authix_sidecar.siblings import Siblings
 from authix_sidecar.token_sources import TokenCookie
+from authix_sidecar.waiting import WaitingExchange
 
 _NO_STORE = ("Cache-Control", "no-store")
+_NUMBERS = (("Content-Type", CONTENT_TYPE), _NO_STORE)
 
 
 class Verification(JudgedExchange):
@@ -54,6 +56,21 @@ class Verification(JudgedExchange):
 
     def _refuse(self, error: AuthixError | SidecarError) -> None:
         super()._refuse(OriginalRefused(error.reason) if isinstance(error, RequestRefused) else error)
+
+
+class Scrape(WaitingExchange):
+    """One who is told the numbers of all workers."""
+
+    def __init__(self, siblings: Siblings, client: ClientConnection) -> None:
+        super().__init__(client)
+        self._siblings = siblings
+
+    def begin(self) -> None:
+        self._client.attend(self)
+        self.wait_for(self._answer())
+
+    async def _answer(self) -> None:
+        self._client.answer(200, _NUMBERS, await self._siblings.text(), ALLOWED)
 
 
 class AuthPort:
@@ -92,8 +109,7 @@ class AuthPort:
         elif request.path == b"/metrics" and self._siblings is not None:
             Scrape(self._siblings, client).begin()
         elif request.path == b"/metrics":
-            headers = (("Content-Type", CONTENT_TYPE), _NO_STORE)
-            client.answer(200, headers, self._judge.metrics.text(), ALLOWED)
+            client.answer(200, _NUMBERS, self._judge.metrics.text(), ALLOWED)
         elif reasons := self._judge.auth.problems():
             _problem(client, 503, "not_ready", "this sidecar can't judge tokens now", reasons=reasons, **self._feeds())
         else:

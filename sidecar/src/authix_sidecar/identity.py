@@ -56,20 +56,20 @@ class Identities:
         self._header = {"kid": public.key_id, "typ": TYPE}
         self._audience = audience
         self._now = now
-        self._signed: dict[int, _Signed] = {}
+        self._kept: dict[int, _Signed] = {}
 
     def of(self, claims: Claims) -> str:
         """The identity JWT for ``claims``."""
         now = self._now()
-        found = self._signed.get(id(claims))
+        found = self._kept.get(id(claims))
         if found is not None and found.claims is claims and 0 <= now - found.at < REUSE:
             return found.text
-        self._signed.pop(id(claims), None)
+        self._kept.pop(id(claims), None)
         at = int(now)
         text = self._sign(claims, at)
-        if len(self._signed) >= CACHED:
-            del self._signed[next(iter(self._signed))]  # the one signed longest ago
-        self._signed[id(claims)] = _Signed(claims, at, text)
+        if len(self._kept) >= CACHED:
+            del self._kept[next(iter(self._kept))]  # the one signed longest ago
+        self._kept[id(claims)] = _Signed(claims, at, text)
         return text
 
     def line(self, claims: Claims) -> bytes:
@@ -78,7 +78,7 @@ class Identities:
 
     def __len__(self) -> int:
         """How many are remembered."""
-        return len(self._signed)
+        return len(self._kept)
 
     def _sign(self, claims: Claims, at: int) -> str:
         said: dict[str, object] = {

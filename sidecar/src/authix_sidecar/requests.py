@@ -89,13 +89,16 @@ class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
         return self.chunked or bool(self.length)
 
 
-class _Collector(list[Field]):
+class _Collector:
     """Receives llhttp's fields."""
 
-    __slots__ = ()
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        self.found: list[Field] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.append((name, value))
+        self.found.append((name, value))
 
 
 def check_beginning(beginning: bytes) -> None:
@@ -168,16 +171,16 @@ def _request_id(noted: dict[bytes, list[bytes]]) -> bytes:
 
 
 def _take_apart(head: bytes) -> list[Field]:
-    found = _Collector()
+    collector = _Collector()
     try:
-        httptools.HttpRequestParser(found).feed_data(head)
+        httptools.HttpRequestParser(collector).feed_data(head)
     except httptools.HttpParserUpgrade:
-        return found  # it only says that the head asks for one
+        pass  # it only says that the head asks for one
     except httptools.HttpParserInvalidMethodError:
         raise MethodRefused("the method is not one of HTTP's") from None
     except httptools.HttpParserError as error:
         raise RequestRefused(f"the head is not HTTP/1.1: {error}") from None
-    return found
+    return collector.found
 
 
 def _framing(noted: dict[bytes, list[bytes]], *, newest: bool) -> tuple[int | None, bool]:

@@ -18,10 +18,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import CollectorRegistry
 
 from authix.verifier_settings import FeedUrl, VerifierSettings
-from authix_sidecar.decide import ALLOWED
-from authix_sidecar.downstream import ClientConnection
-from authix_sidecar.metrics import CONTENT_TYPE
-from authix_sidecar.waiting import WaitingExchange
 
 PARENT = "parent"
 """The name of the process that follows the feed, among those of the workers: 1, 2, …"""
@@ -62,22 +58,6 @@ class Siblings:
         """What all of them tell now, in Prometheus' text format."""
         told = await asyncio.gather(*map(_ask, self.listeners.values()))
         return generate_latest(_Joined(dict(zip(self.listeners, told, strict=True))).registry())
-
-
-class Scrape(WaitingExchange):
-    """One who is told all numbers."""
-
-    def __init__(self, siblings: Siblings, client: ClientConnection) -> None:
-        super().__init__(client)
-        self._siblings = siblings
-
-    def begin(self) -> None:
-        self._client.attend(self)
-        self.wait_for(self._answer())
-
-    async def _answer(self) -> None:
-        headers = (("Content-Type", CONTENT_TYPE), ("Cache-Control", "no-store"))
-        self._client.answer(200, headers, await self._siblings.text(), ALLOWED)
 
 
 class _Joined:
