@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from authix_sidecar.answer_reader import AnswerReader
 from authix_sidecar.errors import HeadTooLarge, RequestRefused, UpstreamBroken
 from authix_sidecar.request_reader import RequestReader
+from authix_sidecar.requests import RequestHead, read_request
 
 CUTS = st.lists(st.integers(1, 1500), max_size=15)
 
@@ -50,6 +51,51 @@ def test_requests_are_read_one_by_one(requests: list[tuple[bytes, bytes, bytes]]
                 target = None
     assert seen == [(target, body) for _, target, body in requests]
     assert not reader.waiting
+
+
+def starts(
+    *targets: bytes, methods: tuple[bytes, ...] = (), versions: tuple[bytes, ...] = ()
+) -> st.SearchStrategy[bytes]:
+    return st.builds(
+        lambda method, target, version: b"%b %b HTTP/%b\r\n" % (method, target, version),
+        st.sampled_from([b"GET", b"POST", *methods]),
+        st.sampled_from(targets) | st.binary(min_size=1, max_size=5).map(b"/".__add__),
+        st.sampled_from([b"1.1", b"1.0", *versions]),
+    )
+
+
+GOOD_STARTS = starts(b"/a", b"/b?c")
+STARTS = GOOD_STARTS | starts(
+    *(b"/a?b#c", b"/../a", b"/%2e", b"/\\", b"*", b"http://a/", b"/b\x80"),
+    methods=(b"TRACE", b"BREW"),
+    versions=(b"2.0",),
+)
+BLOCKS = st.lists(
+    st.sampled_from(
+        [
+            *(b"Host: a", b"host: b", b"Content-Length: 3", b"Transfer-Encoding: chunked", b"Expect: 100-continue"),
+            *(b"Connection: close", b"Connection: upgrade, X", b"Upgrade: websocket", b"X: y", b"X-Request-Id: 7"),
+            *(b"Authorization: Bearer a", b" folded", b"bare\rreturn: x", b"nothing"),
+        ]
+    ),
+    max_size=5,
+).map(lambda lines: b"".join(line + b"\r\n" for line in [b"Host: h", *lines][len(lines) % 2 :]) + b"\r\n")
+
+
+@given(GOOD_STARTS, STARTS, BLOCKS, st.none() | BLOCKS)
+def test_a_head_is_read_alike_whatever_came_before_it_on_its_connection(
+    first: bytes, second: bytes, block: bytes, other: bytes | None
+) -> None:
+    def verdict(head: bytes, before: RequestHead | None = None) -> RequestHead | str:
+        try:
+            return read_request(head, before)
+        except RequestRefused as error:
+            return error.code
+
+    before = verdict(first + block)
+    if isinstance(before, RequestHead):
+        head = second + (block if other is None else other)
+        assert verdict(head, before) == verdict(head)
 
 
 @given(

@@ -81,11 +81,33 @@ def overrides_method(name: bytes) -> bool:
     return _NOT_ALPHANUMERIC.sub(b"-", name.lower()) in _METHOD_OVERRIDES
 
 
+def upstream_lines(found: Iterable[Field], dropped: frozenset[bytes]) -> bytes:
+    """Those of ``found`` that are passed on to an upstream, ``dropped`` being what ``Connection`` names."""
+    return b"".join(
+        [
+            b"%b: %b\r\n" % (name, value.strip(b" \t"))
+            for name, value in found
+            if goes_upstream(name) and not (dropped and lower(name) in dropped)
+        ]
+    )
+
+
 @lru_cache(maxsize=2048)
 def goes_downstream(name: bytes) -> bool:
     """Whether an answer's field of this name is passed on as it is."""
     key = name.lower()
     return key not in HOP_BY_HOP and key != b"content-length"
+
+
+def downstream_lines(found: Iterable[Field], dropped: frozenset[bytes]) -> bytes:
+    """Those of ``found`` that are passed on to a client, ``dropped`` being what ``Connection`` names."""
+    return b"".join(
+        [
+            b"%b: %b\r\n" % (name, value.strip(b" \t"))
+            for name, value in found
+            if goes_downstream(name) and not (dropped and lower(name) in dropped)
+        ]
+    )
 
 
 def tokens(values: Iterable[bytes] | None) -> frozenset[bytes]:

@@ -19,7 +19,7 @@ from authix_sidecar.decide import A_TOKEN, ALLOWED, Policy, decide, every_path_n
 from authix_sidecar.downstream import ClientConnection
 from authix_sidecar.errors import SidecarError, TooManyFailures
 from authix_sidecar.failures import Failures
-from authix_sidecar.fields import lower
+from authix_sidecar.fields import lower, upstream_lines
 from authix_sidecar.metrics import Metrics
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.token_sources import TokenCookie
@@ -108,10 +108,12 @@ class JudgedExchange(WaitingExchange):
         if logger.isEnabledFor(logging.DEBUG):
             self._tell(ALLOWED, claims.subject if claims is not None else "nobody")
         if not self._needs.passes_authorization:
-            kept = [field for field in self._request.fields if lower(field[0]) != b"authorization"]
+            request = self._request
+            kept = [field for field in request.fields if lower(field[0]) != b"authorization"]
             if self._judge.cookie is not None:
                 kept = self._judge.cookie.taken_out(kept)
-            self._request = msgspec.structs.replace(self._request, fields=kept)
+            passed = upstream_lines(kept, request.hop_by_hop)
+            self._request = msgspec.structs.replace(request, fields=kept, passed=passed)
         self.allow(claims)
 
     def _refuse(self, error: AuthixError | SidecarError) -> None:

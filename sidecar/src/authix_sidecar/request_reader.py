@@ -9,6 +9,9 @@ from __future__ import annotations
 from authix_sidecar.bodies import NO_BODY, Body, body_of
 from authix_sidecar.requests import END_OF_HEAD, RequestHead, check_beginning, read_request
 
+KEPT_HEAD = 2048
+"""Longest head in bytes that is kept, once read, for the next one of its connection."""
+
 
 class RequestReader:
     """``feed`` it, then ask for a ``head``, then for its ``content`` until ``complete``, then for the next head."""
@@ -17,6 +20,7 @@ class RequestReader:
         self._buffer = b""
         self._searched = 0
         self._body: Body = NO_BODY
+        self._before: RequestHead | None = None
 
     def feed(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -45,7 +49,8 @@ class RequestReader:
             return None
         end += len(END_OF_HEAD)
         head, self._buffer, self._searched = self._buffer[:end], self._buffer[end:], 0
-        request = read_request(head)
+        request = read_request(head, self._before)
+        self._before = request if len(head) <= KEPT_HEAD else None
         self._body = body_of(request)
         return request
 

@@ -81,8 +81,12 @@ class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
     upgrade: bytes
     """The protocols asked for by ``Upgrade``; empty when this is no upgrade that we pass on."""
     authorization: list[bytes]
-    request_id: bytes = b""
+    request_id: bytes
     """Under which the request is known already; empty where it is not."""
+    block: bytes
+    """What stands behind the request line, as it came."""
+    passed: bytes
+    """The fields that go upstream as they are."""
 
     @property
     def has_body(self) -> bool:
@@ -122,8 +126,12 @@ def new_request_id() -> bytes:
     return b"%b%012x" % (_PROCESS, next(_count))
 
 
-def read_request(head: bytes) -> RequestHead:
-    """The request in ``head``, which ends with its blank line. Raises ``RequestRefused``."""
+def read_request(head: bytes, before: RequestHead | None = None) -> RequestHead:
+    """The request in ``head``, which ends with its blank line. Raises ``RequestRefused``.
+
+    ``before`` is one that was read already: most clients send the same fields again and again, and what the same bytes
+    say is not read out of them twice. Its request line is judged as any.
+    """
     if len(head) > MAX_HEAD:
         raise HeadTooLarge(f"the head is longer than {MAX_HEAD} bytes")
     start = _START.match(head)
@@ -135,13 +143,16 @@ def read_request(head: bytes) -> RequestHead:
     if method in _REFUSED_METHODS:
         raise MethodRefused("the method is not allowed through a proxy")
     path = path_of(target)
+    newest = minor == b"1"
+    block = head[start.end() :]
+    if before is not None and before.block == block and before.method == method and before.minor == newest:
+        return msgspec.structs.replace(before, target=target, path=path)
     found = _take_apart(head)
     if head.translate(None, _TEXT) != b"\r\n" * (len(found) + 2):  # a line for each, and the first and the last
         raise RequestRefused("the head holds a control character, or a CR or LF alone")
     if len(found) > MAX_FIELDS:
         raise HeadTooLarge(f"the head has more than {MAX_FIELDS} fields")
     noted = fields.noted(found, _NOTED)
-    newest = minor == b"1"
     connection = fields.tokens(noted.get(b"connection"))
     length, chunked = _framing(noted, newest=newest)
     has_body = chunked or bool(length)
@@ -160,6 +171,8 @@ def read_request(head: bytes) -> RequestHead:
         upgrade=_upgrade(noted) if newest and not has_body and b"upgrade" in connection else b"",
         authorization=noted.get(b"authorization", []),
         request_id=_request_id(noted) if b"x-request-id" in noted or b"traceparent" in noted else b"",
+        block=block,
+        passed=fields.upstream_lines(found, connection),
     )
 
 

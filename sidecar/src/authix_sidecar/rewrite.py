@@ -20,9 +20,10 @@ from urllib.parse import quote
 from authix.claims import Claims
 from authix_sidecar import forwarded
 from authix_sidecar.answers import AnswerHead
-from authix_sidecar.fields import Field, goes_downstream, goes_upstream, lower
+from authix_sidecar.fields import Field, downstream_lines
 from authix_sidecar.requests import RequestHead
 
+_NOTHING: frozenset[bytes] = frozenset()
 LAST_CHUNK = b"0\r\n\r\n"
 _ROLE_SAFE = "".join(map(chr, range(0x21, 0x7F))).translate({ord(","): None, ord("%"): None})
 
@@ -72,11 +73,7 @@ def request_head(
     request is called in all logs.
     """
     host = request.host or upstream
-    lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (request.method, request.target, host)]
-    dropped = request.hop_by_hop
-    for name, value in request.fields:
-        if goes_upstream(name) and not (dropped and lower(name) in dropped):
-            lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
+    lines = [b"%b %b HTTP/1.1\r\nHost: %b\r\n%b" % (request.method, request.target, host, request.passed)]
     if request.chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     elif request.length is not None:
@@ -108,11 +105,7 @@ def framing(answer: AnswerHead, minor: int) -> Framing:
 
 def answer_head(answer: AnswerHead, how: Framing, *, minor: int, keep_alive: bool) -> bytes:
     """The head that goes to a client of HTTP/1.``minor``."""
-    lines = [status_line(answer.status, answer.reason)]
-    dropped = answer.hop_by_hop
-    for name, value in answer.fields:
-        if goes_downstream(name) and not (dropped and lower(name) in dropped):
-            lines.append(b"%b: %b\r\n" % (name, value.strip(b" \t")))
+    lines = [status_line(answer.status, answer.reason), downstream_lines(answer.fields, answer.hop_by_hop)]
     if answer.length is not None and answer.status >= 200 and answer.status != 204:
         lines.append(b"Content-Length: %d\r\n" % answer.length)
     elif how is Framing.CHUNKED:
@@ -127,8 +120,7 @@ def answer_head(answer: AnswerHead, how: Framing, *, minor: int, keep_alive: boo
 
 def interim_head(status: int, found: list[Field]) -> bytes:
     """An interim answer (class 1xx)."""
-    lines = [b"%b: %b\r\n" % (name, value) for name, value in found if goes_downstream(name)]
-    return b"%b%b\r\n" % (status_line(status), b"".join(lines))
+    return b"%b%b\r\n" % (status_line(status), downstream_lines(found, _NOTHING))
 
 
 @lru_cache(maxsize=256)
