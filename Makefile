@@ -3,6 +3,7 @@ PYTHON ?= python3
 UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+COMPILED := .compiled/.built
 BENCHMARKS := issuer model login_storm login_timing logout_latency replay revocation_map verify cut_on_logout sidecar
 # half as many again as there are cores, because tests wait for programs
 TESTERS := $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
@@ -12,7 +13,7 @@ SPREAD := --dist loadfile --no-loadscope-reorder
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install run run-scale demo test coverage soak check format docs site bench build lock clean
+.PHONY: help install compiled run run-scale demo test coverage soak check format docs site bench build lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +36,19 @@ $(INSTALLED): $(UV) requirements.lock pyproject.toml sdk/pyproject.toml issuer/p
 	$(UV) pip check --quiet --python .venv
 	@touch $@
 
+# an environment as the sidecar's image has it
+compiled: $(COMPILED) ## the sidecar with its data plane as C, in .compiled: what its image runs, and the tests
+
+$(COMPILED): $(INSTALLED) sidecar/pyproject.toml sdk/pyproject.toml $(wildcard sidecar/src/*/*.py sdk/src/*/*.py)
+	rm -rf .compiled
+	$(UV) venv --quiet --python $(PYTHON) .compiled
+	cp -r sidecar .compiled/source
+	cd sdk && ../$(BIN)/python -m hatchling build -t wheel -d ../.compiled/wheels
+	cd .compiled/source && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 ../../$(BIN)/python -m hatchling build -t wheel -d ../wheels
+	$(UV) pip install --quiet --python .compiled --constraint requirements.lock .compiled/wheels/authix-*.whl \
+		"authix-sidecar[otel] @ file://$$(ls $(CURDIR)/.compiled/wheels/authix_sidecar-*.whl)"
+	@touch $@
+
 run: $(INSTALLED) ## issuer 8000, sidecar 8001 and 8002, demo service 8003, until Ctrl-C
 	@exec $(BIN)/python examples/demo/run.py
 
@@ -45,14 +59,14 @@ run-scale: $(INSTALLED) ## the same on MongoDB, Redis and Kafka, with 2 issuer w
 demo: $(INSTALLED) ## walk through it against `make run`: register, log in, log out, be refused
 	@$(BIN)/python examples/demo/walk.py
 
-test: $(INSTALLED) ## all tests
-	$(BIN)/pytest -n $(TESTERS) $(SPREAD) --durations=10
+test: $(INSTALLED) $(COMPILED) ## all tests; the sidecars in them are compiled, what is imported is not
+	AUTHIX_TEST_SIDECAR_PYTHON=$(CURDIR)/.compiled/bin/python $(BIN)/pytest -n $(TESTERS) $(SPREAD) --durations=10
 
 coverage: $(INSTALLED) ## the same with branch coverage, also of the programs that the tests start; takes half as long again
 	$(BIN)/pytest -n $(TESTERS) $(SPREAD) --cov --cov-report=term
 
-soak: $(INSTALLED) ## the long runs: crashes by the dozen, long Hypothesis searches
-	$(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra -p no:schemathesis"
+soak: $(INSTALLED) $(COMPILED) ## the long runs: crashes by the dozen, long Hypothesis searches
+	AUTHIX_TEST_SIDECAR_PYTHON=$(CURDIR)/.compiled/bin/python $(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra -p no:schemathesis"
 
 check: $(INSTALLED) ## formatting, lint, types, architecture, lock
 	$(BIN)/ruff format --check .
@@ -74,7 +88,7 @@ docs: $(INSTALLED) ## the pages of docs/ that are rendered from the code, such a
 site: $(INSTALLED) ## the documentation as a site, in dist/site; a wrong link ends it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-bench: $(INSTALLED) ## the benchmarks; each prints its comparison
+bench: $(INSTALLED) $(COMPILED) ## the benchmarks; each prints its comparison
 	for bench in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$bench || exit 1; done
 
 build: $(INSTALLED) ## the three wheels and source archives, in dist/

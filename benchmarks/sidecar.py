@@ -5,6 +5,9 @@ nginx and the sidecar together. The proxy is alone on one core; the service behi
 connections that are kept and send one request at a time, share another. All rows take turns in each round; a figure is
 the median of the rounds, with the least and the greatest beside it.
 
+The sidecar is the one of its image, with the data plane compiled (`make compiled`); one row is the same from its
+source.
+
 Every proxy writes an access log, because the sidecar has no way to leave its own out: one line a request into a file,
 written many at once, but by HAProxy one by one. One more row is nginx without it; nothing is compared with that.
 
@@ -22,6 +25,7 @@ import random
 import re
 import secrets
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +49,7 @@ from tests.servers.proxies import EXAMPLES, Envoy, HAProxy, Nginx, Proxy
 MANY = 5000
 """Tokens in use at once."""
 AUDIENCE = "tests"
+COMPILED = str(Path(__file__).parents[1] / ".compiled" / "bin" / "python")
 
 
 class Tokens:
@@ -140,20 +145,10 @@ def rows_of(stack: contextlib.ExitStack, folder: Path, count: int, cores: tuple[
         body = f'{{"answer":"{"x" * 1011}"}}'
         service = start(written(Silent, "nginx.conf", SERVICE, body=body, **told), "service").port
     with pinned(proxy_core):
-        sidecar = SidecarProgram(
-            folder / "sidecar",
-            issuer.url,
-            f"http://{HOST}:{service}",
-            AUTHIX_KEYS=f"http://{HOST}:{service}/keys",
-            AUTHIX_POLICY=str(EXAMPLES / "authix.toml"),
-            AUTHIX_FAILURES_PER_SECOND="0",  # what a wrong signature costs is measured, not what a refusal to look does
+        sidecar, from_source = (
+            started(stack, folder / name, python, issuer.url, f"http://{HOST}:{service}")
+            for name, python in (("sidecar", COMPILED), ("source", sys.executable))
         )
-        stack.callback(sidecar.kill)
-        # an installed one finds its modules compiled; one that compiles them keeps 5 MB more
-        sidecar.env.pop("PYTHONDONTWRITEBYTECODE", None)
-        sidecar.env["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
-        sidecar.start().ready().stop()
-        sidecar.start().ready()
         silent = start(written(Silent, "nginx.conf", PLAIN), "silent", service=service)
         plain = start(written(Settled, "nginx.conf", PLAIN), "plain", service=service)
         asking = start(Settled, "asking", auth=sidecar.auth_port, service=service)
@@ -181,6 +176,7 @@ def rows_of(stack: contextlib.ExitStack, folder: Path, count: int, cores: tuple[
         Row(BEHIND_NGINX, asking.port, [pid_of(asking), pid], same, warm=one),
         Row(CACHED, sidecar.proxy_port, [pid], same, warm=one),
         Row(CACHED_MANY, sidecar.proxy_port, [pid], by_turns, warm=many),
+        Row(FROM_SOURCE, from_source.proxy_port, [pid_of(from_source)], same, warm=one),
         Row(ENVOY_CACHED, envoy.port, [pid_of(envoy)], same, warm=one),
         Row("Envoy jwt_authn, 5,000 tokens cached", envoy.port, [pid_of(envoy)], by_turns, warm=many),
         Row("HAProxy jwt_verify", haproxy.port, [pid_of(haproxy)], lambda: one * few, warm=one),
@@ -190,10 +186,30 @@ def rows_of(stack: contextlib.ExitStack, folder: Path, count: int, cores: tuple[
     ], pid
 
 
+def started(stack: contextlib.ExitStack, folder: Path, python: str, issuer: str, service: str) -> SidecarProgram:
+    """A sidecar that is ready and has nothing left to compile."""
+    sidecar = SidecarProgram(
+        folder,
+        issuer,
+        service,
+        AUTHIX_KEYS=f"{service}/keys",
+        AUTHIX_POLICY=str(EXAMPLES / "authix.toml"),
+        AUTHIX_FAILURES_PER_SECOND="0",  # what a wrong signature costs is measured, not what a refusal to look does
+    )
+    sidecar.command[0] = python
+    stack.callback(sidecar.kill)
+    # an installed one finds its modules as byte code; one that makes it keeps 5 MB more
+    sidecar.env.pop("PYTHONDONTWRITEBYTECODE", None)
+    sidecar.env["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+    sidecar.start().ready().stop()
+    return sidecar.start().ready()
+
+
 PLAIN_NGINX = "nginx without auth"
 BEHIND_NGINX = "nginx auth_request + /verify, 1 token"
 CACHED = "sidecar, 1 token cached"
 CACHED_MANY = "sidecar, 5,000 tokens cached"
+FROM_SOURCE = "sidecar from source, 1 token cached"
 ENVOY_CACHED = "Envoy jwt_authn, 1 token cached"
 UNCACHED = "sidecar, each token new"
 BAD_AGAIN = "sidecar, one bad signature again"
@@ -208,6 +224,8 @@ def main() -> None:
     for kind in (Nginx, HAProxy, Envoy):
         if missing := kind.missing():
             raise SystemExit(missing)
+    if not Path(COMPILED).exists():
+        raise SystemExit("There is no compiled sidecar: run `make compiled`.")
     available = sorted(os.sched_getaffinity(0))
     cores = (available[0], available[-1])
     print(f"sidecar: {machine()}, httptools {version('httptools')}; {versions()}")

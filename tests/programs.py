@@ -26,8 +26,8 @@ DEADLINE = 20.0
 
 
 HOST = "127.0.0.1"
-COMPILED = os.environ.get("AUTHIX_TEST_COMPILED", "")
-"""Where the sidecar stands whose data plane is C (`make compiled`); empty: the sidecars under test are as in the source."""
+SIDECAR_PYTHON = os.environ.get("AUTHIX_TEST_SIDECAR_PYTHON") or sys.executable
+"""What the sidecars under test are run by: this environment, or the one of `make compiled`, as their image has it."""
 _given: set[int] = set()
 # each process of a parallel run has ports of its own
 _SLICE = 12_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -211,9 +211,8 @@ class SidecarProgram(Program):
             "AUTHIX_PROXY_PORT": str(self.proxy_port),
             "AUTHIX_AUTH_PORT": str(self.auth_port),
         }
-        if COMPILED:
-            settings["PYTHONPATH"] = COMPILED
         super().__init__("authix_sidecar", ["serve"], settings | env, folder / f"sidecar-{self.proxy_port}.log")
+        self.command[0] = SIDECAR_PYTHON
 
     def ready(self) -> Self:
         return self.wait_for(f"{self.auth_url}/readyz")

@@ -19,6 +19,8 @@ LATE = 0.05
 """Seconds that a request's line may wait for others."""
 
 _encoder = msgspec.json.Encoder()
+_Request = tuple[float, str, str, int, float, str, str]
+"""What ``tell`` was told, and when."""
 
 
 class AccessLog:
@@ -28,29 +30,29 @@ class AccessLog:
         self._json = form == "json"
         self._output = output
         self._logger = logging.getLogger(logger)
-        self._lines: list[str] = []
+        self._told: list[_Request] = []
 
     def tell(self, method: str, path: str, status: int, seconds: float, code: str, *, request_id: str) -> None:
         if not self._logger.isEnabledFor(logging.INFO):
             return
-        ms = round(seconds * 1000, 1)
-        more: dict[str, Any] = {"request_id": request_id}
-        if self._json:
-            more |= {"method": method, "path": path, "status": status, "ms": ms, "code": code}
-            line = json_line(time.time(), "info", self._logger.name, "request", more)
-        else:
-            line = console_line(
-                time.time(), "info", self._logger.name, f"{method} {path} {status} {ms} ms {code}", more
-            )
-        if not self._lines:
+        if not self._told:
             asyncio.get_running_loop().call_later(LATE, self.flush)
-        self._lines.append(line)
+        self._told.append((time.time(), method, path, status, seconds, code, request_id))
 
     def flush(self) -> None:
-        lines, self._lines = self._lines, []
+        told, self._told = self._told, []
         with contextlib.suppress(OSError):  # a log that nobody takes is no reason to fail a request
-            self._output.write("".join(f"{line}\n" for line in lines).encode())
+            self._output.write("".join([f"{self._line(request)}\n" for request in told]).encode())
             self._output.flush()
+
+    def _line(self, told: _Request) -> str:
+        created, method, path, status, seconds, code, request_id = told
+        ms, name = round(seconds * 1000, 1), self._logger.name
+        if not self._json:
+            event = f"{method} {path} {status} {ms} ms {code}"
+            return console_line(created, "info", name, event, {"request_id": request_id})
+        more = {"request_id": request_id, "method": method, "path": path, "status": status, "ms": ms, "code": code}
+        return json_line(created, "info", name, "request", more)
 
 
 def console_line(created: float, level: str, logger: str, event: str, more: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ problem. 1 is an answer: ``lint`` found something, ``explain`` says that the req
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from argparse import Namespace
@@ -22,7 +21,7 @@ from authix import health, shown_settings
 from authix.errors import SettingsError
 from authix.log_level import LiveLevel
 from authix.settings import add_flags, from_flags, reread
-from authix_sidecar import logs
+from authix_sidecar import logs, loops
 from authix_sidecar.explain import Token, explain
 from authix_sidecar.policy_file import load_policy, place
 from authix_sidecar.policy_review import review
@@ -86,7 +85,7 @@ def _serve(options: argparse.Namespace) -> int:
     if settings.workers > 1:
         return serve_by_workers(settings, read_level)
     access = logs.set_up(settings.log, settings.log_level)
-    asyncio.run(serve(settings, access, LiveLevel(settings.log_level, read_level)))
+    loops.run(serve(settings, access, LiveLevel(settings.log_level, read_level)))
     return 0
 
 

@@ -24,7 +24,7 @@ from authix import Authix, tracing
 from authix.errors import SettingsError
 from authix.log_level import LiveLevel
 from authix.workers import Workers
-from authix_sidecar import gauges, logs
+from authix_sidecar import gauges, logs, loops
 from authix_sidecar.downstream import ClientConnection
 from authix_sidecar.listeners import bind
 from authix_sidecar.metrics import Metrics
@@ -89,7 +89,7 @@ class _SharedFeed(threading.Thread):
 
     def run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            loops.run(self._serve())
         except Exception:
             logger.exception("the feed can't go on; ending the workers")
             self.failed = True
@@ -122,7 +122,7 @@ def _work(settings: SidecarSettings, siblings: Siblings, read_level: Callable[[]
     access = logs.set_up(settings.log, settings.log_level)
     level = LiveLevel(settings.log_level, read_level)
     try:
-        asyncio.run(serve(settings, access, level, siblings, worker=str(number)))
+        loops.run(serve(settings, access, level, siblings, worker=str(number)))
     except SettingsError as error:  # what was right at the start is wrong now
         logger.error("%s", error)  # noqa: TRY400 - the sentence says all
         sys.exit(2)
