@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -57,21 +58,30 @@ def apart(authorization: str | None) -> Sequence[str]:
 
 def refusal(error: AuthixError) -> Refusal:
     """The HTTP answer for ``error``."""
+    return _refusal(type(error), error.reason)  # type: ignore[arg-type] # mypy takes a class for not hashable
+
+
+@lru_cache(maxsize=256)  # most reasons are one and the same sentence
+def _refusal(kind: type[AuthixError], reason: str) -> Refusal:
     headers: list[tuple[str, str]] = [("Content-Type", PROBLEM_JSON), ("Cache-Control", "no-store")]
-    if isinstance(error, Unavailable):
-        headers.append(("Retry-After", str(error.retry_after)))
-    elif isinstance(error, TokenError | RoleMissing):
-        headers.append(("WWW-Authenticate", challenge(error)))
-    return Refusal(error.status, tuple(headers), problem(error.status, error.code, error.reason))
+    if issubclass(kind, Unavailable):
+        headers.append(("Retry-After", str(kind.retry_after)))
+    elif issubclass(kind, TokenError | RoleMissing):
+        headers.append(("WWW-Authenticate", _challenge(kind, reason)))
+    return Refusal(kind.status, tuple(headers), problem(kind.status, kind.code, reason))
 
 
 def challenge(error: TokenError | RoleMissing) -> str:
     """The ``WWW-Authenticate`` value for ``error``."""
-    if isinstance(error, TokenMissing):
+    return _challenge(type(error), error.reason)
+
+
+def _challenge(kind: type[AuthixError], reason: str) -> str:
+    if issubclass(kind, TokenMissing):
         return 'Bearer realm="authix"'
-    kind = "insufficient_scope" if isinstance(error, RoleMissing) else "invalid_token"
-    description = error.reason.replace("\\", "").replace('"', "'")
-    return f'Bearer realm="authix", error="{kind}", error_description="{description}"'
+    error = "insufficient_scope" if issubclass(kind, RoleMissing) else "invalid_token"
+    description = reason.replace("\\", "").replace('"', "'")
+    return f'Bearer realm="authix", error="{error}", error_description="{description}"'
 
 
 def problem(status: int, code: str, detail: str, **more: object) -> bytes:

@@ -11,7 +11,7 @@ import hashlib
 import math
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from cachetools import Cache, FIFOCache
@@ -50,17 +50,30 @@ at the very worst, from an issuer that fills them with empty lists, 210 MiB.
 """
 WRONG_ENTRIES = 1024
 """Tokens with a wrong signature that are remembered, each by 16 bytes: whoever sends bad ones chooses their length."""
+_WRONG = "the token's signature is wrong"
 _REGISTERED = frozenset({"iss", "aud", "exp", "nbf", "iat", "iat_us"})
 
 
-class _Verified(msgspec.Struct, frozen=True, gc=False):
-    """A token that was found good: what it says, and from when until when (leeway included) it says so."""
+class _Times(msgspec.Struct, frozen=True, gc=False):
+    """From when until when (leeway included) a token says that it is good."""
 
-    claims: Claims
     begins: float
     ends: float
     begins_by: str
     """The claim that forbids it for longest."""
+
+    def check(self, now: float) -> None:
+        """Raises ``TokenExpired`` or ``TokenNotYetValid``."""
+        if now >= self.ends:
+            raise TokenExpired
+        if now < self.begins:
+            raise TokenNotYetValid(self.begins_by)
+
+
+class _Verified(_Times, frozen=True, gc=False):
+    """A token that was found good, and what it says."""
+
+    claims: Claims
 
 
 class _Remembered(Cache[str, _Verified | None]):
@@ -83,8 +96,8 @@ class _Era(NamedTuple):
 
     keys: KeySet
     verified: _Remembered
-    wrong: FIFOCache[bytes, None]
-    """Digests of those whose signature is wrong. Looked at without a lock and added to under it, as ``verified`` is."""
+    wrong: FIFOCache[bytes, _Times]
+    """By digest, those whose signature is wrong. Looked at without a lock and added to under it, as ``verified`` is."""
 
 
 class _Looks:
@@ -195,7 +208,7 @@ class Verifier:
         else:
             self._looks.known += 1
             if not verified.begins <= now < verified.ends:
-                _refuse_now(verified, now)
+                verified.check(now)
         claims, revocations = verified.claims, self.revocations
         issued_at_us = claims.issued_at_us
         if revocations.revokes(subject=claims.subject, session=claims.session, issued_at_us=issued_at_us):
@@ -215,12 +228,15 @@ class Verifier:
         self._era = _Era(keys, _Remembered(self._cache_entries), FIFOCache(self._wrong_entries))
 
     def _verify_anew(self, token: str, era: _Era, now: float) -> _Verified:
+        if era.wrong and (wrong := _found_wrong(token, era)) is not None:
+            wrong.check(now)
+            self._looks.known += 1
+            raise SignatureInvalid(_WRONG, known=True)
         parts = tokens.take_apart(token, self.types)
         if parts.algorithm not in self.algorithms:
             raise AlgorithmRefused("the token's algorithm is not a configured one")
         verified = self._read_claims(parts.payload, parts.key_id)
-        if not verified.begins <= now < verified.ends:
-            _refuse_now(verified, now)
+        verified.check(now)
         key = era.keys.get(parts.key_id)
         if key is None:
             if self.revocations.revokes_key(parts.key_id):
@@ -230,22 +246,20 @@ class Verifier:
             raise KeyUnknown("no known key has the token's key id")
         if key.algorithm != parts.algorithm:
             raise AlgorithmRefused("the token's algorithm is not its key's")
-        known = bool(era.wrong) and _digest(token) in era.wrong
-        if known or not key.verify(parts.signing_input, parts.signature):
-            self._remember_wrong(token, era, computed=not known)
-            raise SignatureInvalid("the token's signature is wrong", known=known)
+        if not key.verify(parts.signing_input, parts.signature):
+            self._remember_wrong(token, verified, era)
+            raise SignatureInvalid(_WRONG)
         with self._cache_lock:
             self._signatures += 1
             if len(token) <= self._cached_token_bytes:
                 era.verified[token] = verified
         return verified
 
-    def _remember_wrong(self, token: str, era: _Era, *, computed: bool) -> None:
+    def _remember_wrong(self, token: str, times: _Times, era: _Era) -> None:
         with self._cache_lock:
-            self._signatures += computed
-            self._looks.known += not computed
+            self._signatures += 1
             if self._wrong_entries:
-                era.wrong[_digest(token)] = None
+                era.wrong[_digest(token)] = _Times(times.begins, times.ends, times.begins_by)
 
     def _read_claims(self, payload: bytes, key_id: str) -> _Verified:
         said = self.paths is OURS and read_as_issued(payload)
@@ -266,7 +280,7 @@ class Verifier:
         begins: tuple[float, str] = (said.iat_us / 1_000_000, "iat_us")
         if said.iat > begins[0]:
             begins = (said.iat, "iat")
-        return _Verified(claims, begins[0] - self.leeway, said.exp + self.leeway, begins[1])
+        return _Verified(begins[0] - self.leeway, said.exp + self.leeway, begins[1], claims)
 
     def _read_any_claims(self, payload: Mapping[str, Any], key_id: str) -> _Verified:
         if required(payload, "iss") != self.issuer:
@@ -298,7 +312,7 @@ class Verifier:
             extra=others(payload, self._taken),
         )
         begins, begins_by = max(moments)
-        return _Verified(claims, begins - self.leeway, expires_at + self.leeway, begins_by)
+        return _Verified(begins - self.leeway, expires_at + self.leeway, begins_by, claims)
 
     def _judge_stale(self, claims: Claims, age: float | None, now: float, when_stale: WhenStale) -> None:
         if not self.feed:
@@ -312,12 +326,13 @@ class Verifier:
         raise FeedStale("the revocation feed is too old to rule out a logout")
 
 
+def _found_wrong(token: str, era: _Era) -> _Times | None:
+    try:
+        return era.wrong.get(_digest(token)) if len(token) <= tokens.MAX_BYTES else None
+    except (AttributeError, TypeError, UnicodeEncodeError):  # what it is instead of a token is said by what follows
+        return None
+
+
 def _digest(token: str) -> bytes:
     """Of the whole token, which has one spelling; to hit a good one's would take 2**128 tries."""
     return hashlib.blake2b(token.encode("ascii"), digest_size=16).digest()
-
-
-def _refuse_now(verified: _Verified, now: float) -> NoReturn:
-    if now >= verified.ends:
-        raise TokenExpired
-    raise TokenNotYetValid(verified.begins_by)

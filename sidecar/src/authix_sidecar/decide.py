@@ -14,7 +14,7 @@ from typing import NamedTuple
 from authix.bearer import bearer_token
 from authix.claims import Claims
 from authix.freshness import WhenStale
-from authix.verifier import CACHED_TOKEN_BYTES
+from authix.verifier import CACHE_ENTRIES, CACHED_TOKEN_BYTES
 from authix_sidecar.errors import ClaimRefused, TokenTooOld
 from authix_sidecar.requests import RequestHead
 
@@ -61,7 +61,7 @@ def token_of(request: RequestHead) -> str:
     return bearer_token([value.decode("latin-1") for value in values])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=CACHE_ENTRIES)
 def _token_in(authorization: bytes) -> str:
     # the same text object each time also brings its hash along for the verifier's cache
     return bearer_token([authorization.decode("latin-1")])

@@ -18,6 +18,7 @@ from http.client import responses
 from urllib.parse import quote
 
 from authix.claims import Claims
+from authix.verifier import CACHE_ENTRIES
 from authix_sidecar import forwarded
 from authix_sidecar.answers import AnswerHead
 from authix_sidecar.fields import Field, downstream_lines
@@ -44,13 +45,13 @@ def identity(claims: Claims | None) -> tuple[tuple[str, str], ...]:
     return _identity(claims.subject, claims.session or "", claims.roles)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=CACHE_ENTRIES)
 def _identity(subject: str, session: str, roles: frozenset[str]) -> tuple[tuple[str, str], ...]:
     encoded = ",".join(sorted(quote(role, safe=_ROLE_SAFE, errors="surrogatepass") for role in roles))
     return ("X-Authix-Subject", subject), ("X-Authix-Session", session), ("X-Authix-Roles", encoded)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=CACHE_ENTRIES)
 def _encoded(pairs: tuple[tuple[str, str], ...]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("ascii")
 
