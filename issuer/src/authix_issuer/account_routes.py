@@ -18,6 +18,7 @@ from authix_issuer.accounts import Accounts
 from authix_issuer.answers import NO_STORE, READ, caller_of, cookie_of, issuer_of, json_answer, read_body
 from authix_issuer.errors import AccountUnknown
 from authix_issuer.ports import OpenSession, User
+from authix_issuer.responses import Response
 from authix_issuer.shown import shown_account, shown_session
 
 routes = Blueprint("authix_issuer_account")
@@ -52,14 +53,14 @@ async def list_sessions(request: Request) -> HTTPResponse:
 async def end_other_sessions(request: Request) -> HTTPResponse:
     claims = await who_asks(request)
     await issuer_of(request).sessions.end_others(claims.subject, claims.session or "", caller_of(request))
-    return HTTPResponse(status=204, headers=NO_STORE)
+    return Response(status=204, headers=NO_STORE)
 
 
 @routes.delete("/sessions/<session:str>")
 async def end_session(request: Request, session: str) -> HTTPResponse:
     claims = await who_asks(request)
     await issuer_of(request).sessions.end(claims.subject, session, caller_of(request))
-    answer = HTTPResponse(status=204, headers=NO_STORE)
+    answer = Response(status=204, headers=NO_STORE)
     if session == claims.session:
         cookie_of(request).clear(answer)
     return answer
@@ -76,7 +77,7 @@ async def change_password(request: Request) -> HTTPResponse:
     old, new, keep = given.current_password, given.new_password, claims.session or ""
     async with confirmation(request, claims) as accounts:
         await accounts.change_password(claims.subject, old, new, keep=keep, caller=caller)
-    return HTTPResponse(status=204, headers=NO_STORE)
+    return Response(status=204, headers=NO_STORE)
 
 
 @routes.post("/account/email")
@@ -93,7 +94,7 @@ async def delete_account(request: Request) -> HTTPResponse:
     claims, given, caller = await who_asks(request), read_body(request, Confirmation), caller_of(request)
     async with confirmation(request, claims) as accounts:
         await accounts.delete(claims.subject, given.password, caller=caller)
-    answer = HTTPResponse(status=204, headers=NO_STORE)
+    answer = Response(status=204, headers=NO_STORE)
     cookie_of(request).clear(answer)
     return answer
 

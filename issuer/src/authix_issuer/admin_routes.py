@@ -19,6 +19,7 @@ from authix_issuer.answers import NO_STORE, READ, caller_of, issuer_of, json_ans
 from authix_issuer.audit import Caller, Event
 from authix_issuer.errors import InputInvalid, Reason
 from authix_issuer.ports import AccountState
+from authix_issuer.responses import Response
 from authix_issuer.shown import shown_key, shown_session, shown_stats, shown_to_admins
 
 routes = Blueprint("authix_issuer_admin", url_prefix="/admin")
@@ -177,4 +178,4 @@ def read_limit(value: str) -> int:
 
 
 def done() -> HTTPResponse:
-    return HTTPResponse(status=204, headers=NO_STORE)
+    return Response(status=204, headers=NO_STORE)

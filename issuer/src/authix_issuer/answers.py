@@ -6,6 +6,7 @@ Rule: every refusal goes through the one table below and is a problem+json docum
 from __future__ import annotations
 
 import logging
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from authix_issuer import border, errors
 from authix_issuer.audit import Caller
 from authix_issuer.cookies import RefreshCookie
 from authix_issuer.keys import Document
+from authix_issuer.responses import Response
 from authix_issuer.sessions import Tokens
 from authix_issuer.wiring import Issuer
 
@@ -105,6 +107,11 @@ def client_address(request: Request) -> str:
     return clients.find(request.ip, request.headers.getall(clients.field, []))
 
 
+@cache  # to look takes longer than to read a body
+def _fields(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(kind)}
+
+
 def read_body(request: Request, kind: type[S]) -> S:
     """The body as ``kind``, all of whose fields are texts; what it says beyond them is ignored.
 
@@ -112,7 +119,7 @@ def read_body(request: Request, kind: type[S]) -> S:
     """
     body = read_object(request)
     reasons = []
-    for field in msgspec.structs.fields(kind):
+    for field in _fields(kind).values():
         if not isinstance(body.get(field.name), str):
             detail = f"{field.name} must be given as a string"
             reasons.append(errors.Reason(field.name, f"{field.name}_missing", detail))
@@ -127,7 +134,7 @@ def read_strictly(request: Request, kind: type[S]) -> S:
     Raises ``ContentTypeWrong``, ``BodyMalformed`` or ``InputInvalid``.
     """
     body, values = read_object(request), {}
-    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     unknown = [name[:_MOST_SHOWN] for name in body if name not in fields][:_MOST_UNKNOWN]
     reasons = [errors.Reason(name, "field_unknown", f"{name} is no field of this call") for name in unknown]
     for name, field in fields.items():
@@ -164,15 +171,17 @@ def last_on_its_connection(request: Request) -> None:
 
 
 def json_answer(body: dict[str, Any], status: int) -> HTTPResponse:
-    return HTTPResponse(msgspec.json.encode(body), status, NO_STORE, "application/json")
+    return Response(msgspec.json.encode(body), status, NO_STORE, "application/json")
 
 
 def document_answer(request: Request, document: Document) -> HTTPResponse:
     headers = {"ETag": document.etag, "Cache-Control": f"public, max-age={issuer_of(request).settings.keys_max_age}"}
-    wanted = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if document.etag in wanted or "*" in wanted:
-        return HTTPResponse(status=304, headers=headers)
-    return HTTPResponse(document.body, 200, headers, document.content_type)
+    known = request.headers.get("if-none-match")
+    if known is not None:
+        wanted = {tag.strip().removeprefix("W/") for tag in known.split(",")}
+        if document.etag in wanted or "*" in wanted:
+            return Response(status=304, headers=headers)
+    return Response(document.body, 200, headers, document.content_type)
 
 
 def tokens_answer(request: Request, tokens: Tokens) -> HTTPResponse:
@@ -189,7 +198,7 @@ def problem_answer(status: int, code: str, detail: str, **more: object) -> HTTPR
         headers["WWW-Authenticate"] = 'Bearer realm="authix"'
     if status == 503:
         headers["Retry-After"] = "1"
-    return HTTPResponse(problem(status, code, detail, **more), status, headers, PROBLEM_JSON)
+    return Response(problem(status, code, detail, **more), status, headers, PROBLEM_JSON)
 
 
 async def refuse(request: Request, error: errors.IssuerError) -> HTTPResponse:
@@ -217,7 +226,7 @@ async def refuse(request: Request, error: errors.IssuerError) -> HTTPResponse:
 async def refuse_token(request: Request, error: AuthixError) -> HTTPResponse:
     request.ctx.code = error.code
     status, headers, body = refusal(error)
-    return HTTPResponse(body, status, dict(headers))
+    return Response(body, status, dict(headers))
 
 
 def methods_of(request: Request) -> str:

@@ -25,7 +25,6 @@ from authix_issuer import (
     account_routes,
     admin_routes,
     answers,
-    border,
     discovery,
     logs,
     oauth_routes,
@@ -34,10 +33,12 @@ from authix_issuer import (
     routes,
 )
 from authix_issuer.audit import OK
+from authix_issuer.border import Border
 from authix_issuer.cookies import RefreshCookie
 from authix_issuer.errors import IssuerError
 from authix_issuer.metrics import Metrics
 from authix_issuer.requests import StrictRequest
+from authix_issuer.responses import Response
 from authix_issuer.settings import IssuerSettings
 from authix_issuer.wiring import open_issuer
 
@@ -79,7 +80,8 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
     app.exception(Exception)(_fail)
     app.error_handler.add(asyncio.CancelledError, _gone)
     _serve_documents(app, settings)
-    request_ids.watch(app)
+    border = Border(settings)
+    app.ctx.origins = border.origins
 
     @app.before_server_start
     async def start(app: Sanic[Any, Any]) -> None:
@@ -98,11 +100,21 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
         await app.ctx.parts.aclose()
         access.flush()
 
+    # one of each, because to be called at all takes as long as what most would do
     @app.on_request
     async def begin(request: Request) -> None:
         request.ctx.began = time.perf_counter()
+        request_ids.begin(request)
+        border.check(request)
 
-    async def report(request: Request, response: BaseHTTPResponse) -> None:
+    async def finish(request: Request, response: BaseHTTPResponse) -> None:
+        report(request, response)
+        border.dress(request, response)
+        request_ids.finish(request, response)
+
+    app.register_middleware(finish, "response")
+
+    def report(request: Request, response: BaseHTTPResponse) -> None:
         if not app.config.KEEP_ALIVE:
             answers.last_on_its_connection(request)
         route = request.route.path if request.route else None
@@ -112,9 +124,6 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
         method, _, path = request_ids.route_of(request).partition(" ")
         access.tell(method, path, response.status, spent, code, request_id=request_ids.id_of(request))
 
-    border.guard(app, settings)
-    app.register_middleware(report, "response")
-
     return app
 
 
@@ -123,13 +132,13 @@ def _serve_documents(app: Sanic[Any, Any], settings: IssuerSettings) -> None:
     api = msgspec.json.encode(openapi.document(version=version("authix-issuer"), issuer=settings.issuer, cookie=cookie))
 
     async def openapi_json(_: Request) -> HTTPResponse:
-        return HTTPResponse(api, 200, None, "application/json")
+        return Response(api, 200, None, "application/json")
 
     async def docs(_: Request) -> HTTPResponse:
-        return HTTPResponse(_DOCS, 200, {"Content-Security-Policy": _DOCS_POLICY}, "text/html; charset=utf-8")
+        return Response(_DOCS, 200, {"Content-Security-Policy": _DOCS_POLICY}, "text/html; charset=utf-8")
 
     async def docs_start(_: Request) -> HTTPResponse:
-        return HTTPResponse(_DOCS_START, 200, None, "text/javascript")
+        return Response(_DOCS_START, 200, None, "text/javascript")
 
     for path, read in (("/openapi.json", openapi_json), ("/docs", docs), ("/docs/start.js", docs_start)):
         app.add_route(read, path, methods=answers.READ)
@@ -142,7 +151,7 @@ def _serve_documents(app: Sanic[Any, Any], settings: IssuerSettings) -> None:
 async def _gone(request: Request, _: asyncio.CancelledError) -> HTTPResponse:
     """The client went away before its answer; only the log sees this, and can tell it from a failure."""
     request.ctx.code = "client_gone"
-    return HTTPResponse(status=499)
+    return Response(status=499)
 
 
 async def _fail(request: Request, error: Exception) -> HTTPResponse:

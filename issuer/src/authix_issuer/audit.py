@@ -188,6 +188,8 @@ def _entry(
 
 def _plain(text: str) -> str:
     """What of ``text`` shows, and not too much of it: nothing that ends a line, moves a cursor or is no Unicode."""
+    if text.isprintable() and len(text) <= _LONGEST:
+        return text
     return "".join(filter(str.isprintable, text[: 2 * _LONGEST]))[:_LONGEST]
 
 

@@ -6,13 +6,12 @@ refused unless its origin may write here; so neither a refresh cookie nor a logi
 
 from __future__ import annotations
 
-from typing import Any
-
-from sanic import HTTPResponse, Request, Sanic
+from sanic import HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
 from authix_issuer.errors import OriginForbidden
 from authix_issuer.origins import SAFE, Origins
+from authix_issuer.responses import Response
 from authix_issuer.settings import IssuerSettings
 
 _HEADERS = {
@@ -25,31 +24,32 @@ _HTTPS_ONLY = {"Strict-Transport-Security": "max-age=31536000"}
 _WELL_KNOWN, _KEYS = "/.well-known/", "/public_key"
 
 
-def guard(app: Sanic[Any, Any], settings: IssuerSettings) -> None:
-    """Put the border around every route of ``app``."""
-    origins = Origins(settings.issuer, settings.origins)
-    dress = _HEADERS | (_HTTPS_ONLY if settings.issuer.startswith("https:") else {})
-    app.ctx.origins = origins
+class Border:
+    """Stands around every route."""
 
-    async def check(request: Request) -> None:
+    def __init__(self, settings: IssuerSettings) -> None:
+        self.origins = Origins(settings.issuer, settings.origins)
+        self._dress = tuple((_HEADERS | (_HTTPS_ONLY if settings.issuer.startswith("https:") else {})).items())
+
+    def check(self, request: Request) -> None:
+        """Raises ``OriginForbidden``."""
         if request.method in SAFE:
             return
         headers = request.headers
-        if not origins.may_write(headers.getall("origin", ()), headers.getall("sec-fetch-site", ())):
+        if not self.origins.may_write(headers.getall("origin", ()), headers.getall("sec-fetch-site", ())):
             raise OriginForbidden("this origin may not use the issuer; AUTHIX_ORIGINS lists those that may")
 
-    async def finish(request: Request, response: BaseHTTPResponse) -> None:
-        headers = response.headers
-        for name, value in dress.items():
+    def dress(self, request: Request, response: BaseHTTPResponse) -> None:
+        """Put on every answer what a browser must know."""
+        headers, origins = response.headers, self.origins
+        for name, value in self._dress:
             headers.setdefault(name, value)
-        public = request.path == _KEYS or request.path.startswith(_WELL_KNOWN)
+        path = request.path
+        public = path == _KEYS or path.startswith(_WELL_KNOWN)
         if public or origins.vary:
             headers.update(origins.headers(request.headers.getall("origin", ()), public=public))
             if origins.vary:
                 vary(response, "Origin")
-
-    app.register_middleware(check, "request")
-    app.register_middleware(finish, "response")
 
 
 def preflight(request: Request, methods: str) -> HTTPResponse | None:
@@ -61,7 +61,7 @@ def preflight(request: Request, methods: str) -> HTTPResponse | None:
         or not origins.is_listed(origin)
     ):
         return None
-    return HTTPResponse(status=204, headers={"Cache-Control": "no-store"} | origins.preflight(origin, methods))
+    return Response(status=204, headers={"Cache-Control": "no-store"} | origins.preflight(origin, methods))
 
 
 def vary(response: BaseHTTPResponse, field: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 
 import structlog
 
@@ -16,12 +17,14 @@ from authix.access_log import AccessLog
 from authix.errors import SettingsError
 
 ACCESS = "authix.issuer.access"
+request_id: ContextVar[str] = ContextVar("authix_request_id", default="")
+"""Of the request for whose sake something is done."""
 
 
 def set_up(form: str, level: str = "info") -> AccessLog:
     """Send all logging from ``level`` on to standard error, as ``console`` or ``json``."""
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _name_request,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -49,6 +52,12 @@ def set_up(form: str, level: str = "info") -> AccessLog:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("sanic.error").addFilter(_not_told)
     return AccessLog(form, sys.stderr.buffer, ACCESS)
+
+
+def _name_request(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if name := request_id.get():
+        event.setdefault("request_id", name)
+    return event
 
 
 def _not_told(record: logging.LogRecord) -> bool:

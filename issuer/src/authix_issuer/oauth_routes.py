@@ -26,6 +26,7 @@ from authix_issuer.audit import Event
 from authix_issuer.errors import FormMalformed, IntrospectionForbidden, IntrospectionOff, RefreshTokenInvalid
 from authix_issuer.keys import Document
 from authix_issuer.ports import Scope
+from authix_issuer.responses import Response
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -59,7 +60,7 @@ async def revoke(request: Request) -> HTTPResponse:
         with contextlib.suppress(TokenError):
             claims = await issuer.own_tokens.signed(token)
             await issuer.sessions.close_of(claims, Scope.SESSION, caller, Event.TOKEN_REVOKED)
-    return HTTPResponse("", 200, NO_STORE, "text/plain")
+    return Response("", 200, NO_STORE, "text/plain")
 
 
 def shown_claims(claims: Claims) -> dict[str, Any]:

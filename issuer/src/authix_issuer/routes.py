@@ -30,6 +30,7 @@ from authix_issuer.answers import (
     tokens_answer,
 )
 from authix_issuer.ports import Scope
+from authix_issuer.responses import Response
 
 logger = logging.getLogger("authix.issuer")
 
@@ -92,7 +93,7 @@ async def logout(request: Request) -> HTTPResponse:
             await issuer.sessions.close_of(claims, scope, caller_of(request))
     elif refused is not None:
         raise refused
-    answer = HTTPResponse(status=204, headers=NO_STORE)
+    answer = Response(status=204, headers=NO_STORE)
     cookie.clear(answer)
     return answer
 
@@ -115,7 +116,7 @@ async def revocations(request: Request) -> HTTPResponse | None:
     check_feed_token(request)
     feed = issuer_of(request).feed
     if EVENT_STREAM not in request.headers.get("accept", ""):
-        return HTTPResponse(msgspec.json.encode(await feed.snapshot()), 200, NO_STORE, "application/json")
+        return Response(msgspec.json.encode(await feed.snapshot()), 200, NO_STORE, "application/json")
     last_on_its_connection(request)
     headers = NO_STORE | {"X-Accel-Buffering": "no"}
     response = await request.respond(content_type=EVENT_STREAM, headers=headers)

@@ -7,11 +7,15 @@ none yet, and whoever asks makes one.
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 from collections.abc import Sequence
 from typing import Final
 
 HEADER: Final = "X-Request-Id"
+_PROCESS = secrets.token_hex(10)
+_count = itertools.count(1)
 _SAFE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # All zeros is no id, ff is no version; a later version than 00 may have more behind
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -22,6 +26,11 @@ def accepted(ids: Sequence[str], traceparents: Sequence[str]) -> str:
     if len(ids) == 1 and _SAFE.fullmatch(ids[0]):
         return ids[0]
     return trace_id(traceparents)
+
+
+def new_id() -> str:
+    """One that no other process has, and that takes no time to make."""
+    return f"{_PROCESS}{next(_count):012x}"
 
 
 def trace_id(traceparents: Sequence[str]) -> str:

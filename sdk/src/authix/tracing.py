@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 logger = logging.getLogger("authix.tracing")
@@ -28,6 +29,8 @@ _ON: Final = ("OTEL_TRACES_EXPORTER", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPOR
 _PROTOCOLS: Final = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
 _END_WITHIN: Final = 3.0
 _NOTHING: Final = contextlib.nullcontext()
+_mode = SimpleNamespace(silent=False)
+"""``silent``: nobody takes spans, so none is made."""
 _came: ContextVar[Headers] = ContextVar("authix_traceparent", default=())
 
 _trace: Any = None
@@ -44,11 +47,11 @@ def set_up(service: str) -> contextlib.AbstractContextManager[object]:
 
     A tracer provider that somebody has set already, such as ``opentelemetry-instrument``, stays.
     """
-    if _trace is None or not any(os.environ.get(name) for name in _ON):
+    if _trace is None or not isinstance(_trace.get_tracer_provider(), _trace.ProxyTracerProvider):
         return _NOTHING
-    exporter = _exporter()
-    if exporter is None or not isinstance(_trace.get_tracer_provider(), _trace.ProxyTracerProvider):
-        return _NOTHING
+    exporter = _exporter() if any(os.environ.get(name) for name in _ON) else None
+    if exporter is None:
+        return _silence()
     sdk, export = import_module("opentelemetry.sdk.trace"), import_module("opentelemetry.sdk.trace.export")
     os.environ.setdefault("OTEL_SERVICE_NAME", service)
     provider = sdk.TracerProvider(shutdown_on_exit=False)
@@ -57,6 +60,15 @@ def set_up(service: str) -> contextlib.AbstractContextManager[object]:
     ending = contextlib.ExitStack()
     ending.callback(_shut_down, provider)
     return ending
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    _mode.silent = True
+    try:
+        yield
+    finally:
+        _mode.silent = False
 
 
 def _shut_down(provider: Any) -> None:
@@ -80,9 +92,13 @@ def _exporter() -> Any:
     return None
 
 
+def _makes_spans() -> bool:
+    return _trace is not None and not _mode.silent
+
+
 def span(name: str) -> contextlib.AbstractContextManager[object]:
     """A part of what is being done."""
-    if _trace is None:
+    if not _makes_spans():
         return _NOTHING
     current: contextlib.AbstractContextManager[object] = _tracer().start_as_current_span(name)
     return current
@@ -93,13 +109,14 @@ class Served:
 
     def __init__(self, name: str, headers: Mapping[str, str]) -> None:
         _came.set([(key, headers[key].encode("latin-1")) for key in _CARRIED if key in headers])
-        if _trace is not None:
+        self._makes_spans = _makes_spans()
+        if self._makes_spans:
             self._span = _tracer().start_span(name, _propagate.extract(headers, _no_context()), _trace.SpanKind.SERVER)
             self._token = _context.attach(_trace.set_span_in_context(self._span, _no_context()))
 
     def end(self, status: int) -> None:
         _came.set(())
-        if _trace is not None:
+        if self._makes_spans:
             self._span.set_attribute("http.response.status_code", status)
             if status >= 500:
                 self._span.set_status(_trace.StatusCode.ERROR)
@@ -109,7 +126,7 @@ class Served:
 
 def carried() -> Headers:
     """The context of now, for whoever does the rest of the work."""
-    if _trace is not None and _trace.get_current_span().get_span_context().is_valid:
+    if _makes_spans() and _trace.get_current_span().get_span_context().is_valid:
         return _inject(None)
     return _came.get()
 
@@ -117,7 +134,7 @@ def carried() -> Headers:
 @contextlib.contextmanager
 def sending(topic: str, contexts: Mapping[E, Headers]) -> Iterator[Mapping[E, Headers]]:
     """Around the sending of events, each in the context it came from; yields the headers of their records."""
-    if _trace is None:
+    if not _makes_spans():
         yield contexts
         return
     spans = {event: _begin("send", "PRODUCER", topic, headers) for event, headers in contexts.items()}
@@ -137,7 +154,7 @@ def sending(topic: str, contexts: Mapping[E, Headers]) -> Iterator[Mapping[E, He
 def taking(topic: str, received: Iterable[Headers]) -> Iterator[None]:
     """Around the taking of events that came with these headers of their records."""
     spans = []
-    if _trace is not None:
+    if _makes_spans():
         spans = [_begin("process", "CONSUMER", topic, headers) for headers in received if headers]
     try:
         yield

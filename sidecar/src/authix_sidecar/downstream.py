@@ -16,14 +16,14 @@ from time import monotonic
 from typing import cast
 
 from authix.errors import AuthixError
-from authix.request_ids import HEADER
+from authix.request_ids import HEADER, new_id
 from authix_sidecar.decide import ALLOWED
 from authix_sidecar.errors import RequestRefused, RequestTooSlow, SidecarError, refusal_of
 from authix_sidecar.exchanges import Exchange
 from authix_sidecar.half_close import write_end
 from authix_sidecar.ports import Ended, Port
 from authix_sidecar.request_reader import RequestReader
-from authix_sidecar.requests import RequestHead, new_request_id
+from authix_sidecar.requests import RequestHead
 from authix_sidecar.rewrite import whole_answer
 
 # Times in seconds
@@ -170,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
     def refuse(self, error: AuthixError | SidecarError) -> None:
         status, headers, body = refusal_of(error)
         if not self.request_id:  # it could not be read
-            self.request_id = new_request_id()
+            self.request_id = new_id().encode()
         self.answer(status, (*headers, (HEADER, self.request_id.decode("ascii"))), body, error.code)
 
     def start_tunnel(self) -> bytes:
@@ -313,7 +313,7 @@ class ClientConnection(asyncio.Protocol):
             return False
         self._begun = False
         self.request = request
-        self.request_id = request.request_id or new_request_id()
+        self.request_id = request.request_id or new_id().encode()
         self._state = _State.BODY
         self._body_until = monotonic() + BODY_TIME
         content = self._reader.content()

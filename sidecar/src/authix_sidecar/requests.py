@@ -8,9 +8,7 @@ missing, repeated or no host, and every framing but one ``Content-Length`` of di
 
 from __future__ import annotations
 
-import itertools
 import re
-import secrets
 from functools import lru_cache
 
 import httptools
@@ -38,8 +36,6 @@ END_OF_HEAD = b"\r\n\r\n"
 _START = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
 _TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_PROCESS = secrets.token_hex(10).encode("ascii")
-_count = itertools.count(1)
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _NOTED = frozenset(
     {
@@ -119,11 +115,6 @@ def check_beginning(beginning: bytes) -> None:
         raise RequestRefused("a line does not end with CR LF")
     if b"\r\n " in beginning or b"\r\n\t" in beginning:
         raise RequestRefused("a line begins with a space")
-
-
-def new_request_id() -> bytes:
-    """An id for a request that came without one: no other process has the same, and to make it takes no time."""
-    return b"%b%012x" % (_PROCESS, next(_count))
 
 
 def read_request(head: bytes, before: RequestHead | None = None) -> RequestHead:

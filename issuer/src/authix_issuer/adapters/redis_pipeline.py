@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import hiredis
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -51,6 +52,13 @@ class Script:
 
 
 _TIME = Script("return redis.call('TIME')")
+
+
+class _Packs:
+    """A connection that puts commands into bytes by hiredis, as the client itself does unless it is asynchronous."""
+
+    def pack_command(self, *command: str | bytes | int) -> list[bytes]:
+        return [hiredis.pack_command(command)]  # type: ignore[arg-type] # its stub says: one argument
 
 
 class RedisEngine:
@@ -93,6 +101,8 @@ class RedisEngine:
 
     async def _connect(self) -> Redis | RedisCluster:
         single = Redis.from_url(self._url, **_options())
+        plain = single.connection_pool.connection_class
+        single.connection_pool.connection_class = type("PackedConnection", (_Packs, plain), {})
         try:
             async with asyncio.timeout(DEADLINE):
                 await self._look_at(single)
