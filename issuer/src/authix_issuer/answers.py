@@ -88,7 +88,10 @@ def caller_of(request: Request) -> Caller:
 
 
 def cookie_of(request: Request) -> RefreshCookie:
-    return RefreshCookie(issuer_of(request).settings.cookie_profile)
+    return _cookie(issuer_of(request).settings.cookie_profile)
+
+
+_cookie = cache(RefreshCookie)
 
 
 def read_object(request: Request) -> dict[str, Any]:
