@@ -100,13 +100,16 @@ class _Era(NamedTuple):
     """By digest, those whose signature is wrong. Looked at without a lock and added to under it, as ``verified`` is."""
 
 
-class _Looks:
+class _Counts:
     """Of its own, since whatever is set on a verifier is looked at first."""
 
-    __slots__ = ("known",)
+    __slots__ = ("any_wrong", "known", "signatures")
 
     def __init__(self) -> None:
         self.known = 0
+        self.signatures = 0
+        self.any_wrong = False
+        """Whether there ever was a token that is wrong: as long as there is peace, none is looked for."""
 
 
 class Verifier:
@@ -152,8 +155,7 @@ class Verifier:
         self._taken = _REGISTERED | {path[0] for path in claims.all() if len(path) == 1}
         self.revocations = RevocationMap(max_revocations)
         self.freshness = Freshness()
-        self._signatures = 0
-        self._looks = _Looks()
+        self._counts = _Counts()
 
     if not TYPE_CHECKING:  # or a type checker would let any name be set
 
@@ -165,12 +167,12 @@ class Verifier:
     @property
     def signatures(self) -> int:
         """How many signatures were computed: of tokens that were not remembered."""
-        return self._signatures
+        return self._counts.signatures
 
     @property
     def known(self) -> int:
         """How many tokens were remembered, good or bad, so that no signature was computed."""
-        return self._looks.known
+        return self._counts.known
 
     @property
     def keys(self) -> KeySet:
@@ -206,7 +208,7 @@ class Verifier:
         if verified is None:
             verified = self._verify_anew(token, era, now)
         else:
-            self._looks.known += 1
+            self._counts.known += 1
             if not verified.begins <= now < verified.ends:
                 verified.check(now)
         claims, revocations = verified.claims, self.revocations
@@ -228,15 +230,16 @@ class Verifier:
         self._era = _Era(keys, _Remembered(self._cache_entries), FIFOCache(self._wrong_entries))
 
     def _verify_anew(self, token: str, era: _Era, now: float) -> _Verified:
-        if era.wrong and (wrong := _found_wrong(token, era)) is not None:
+        if self._counts.any_wrong and (wrong := _found_wrong(token, era)) is not None:
             wrong.check(now)
-            self._looks.known += 1
+            self._counts.known += 1
             raise SignatureInvalid(_WRONG, known=True)
         parts = tokens.take_apart(token, self.types)
         if parts.algorithm not in self.algorithms:
             raise AlgorithmRefused("the token's algorithm is not a configured one")
         verified = self._read_claims(parts.payload, parts.key_id)
-        verified.check(now)
+        if not verified.begins <= now < verified.ends:
+            verified.check(now)
         key = era.keys.get(parts.key_id)
         if key is None:
             if self.revocations.revokes_key(parts.key_id):
@@ -250,14 +253,15 @@ class Verifier:
             self._remember_wrong(token, verified, era)
             raise SignatureInvalid(_WRONG)
         with self._cache_lock:
-            self._signatures += 1
+            self._counts.signatures += 1
             if len(token) <= self._cached_token_bytes:
                 era.verified[token] = verified
         return verified
 
     def _remember_wrong(self, token: str, times: _Times, era: _Era) -> None:
         with self._cache_lock:
-            self._signatures += 1
+            self._counts.signatures += 1
+            self._counts.any_wrong = True
             if self._wrong_entries:
                 era.wrong[_digest(token)] = _Times(times.begins, times.ends, times.begins_by)
 
