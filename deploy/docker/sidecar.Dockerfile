@@ -1,7 +1,8 @@
 # The sidecar, installed from the hashed lock. Build from the repository's root:
 #   docker build -f deploy/docker/sidecar.Dockerfile -t authix-sidecar .
 
-FROM python:3.13-slim-bookworm AS build
+# with a C compiler; what it builds goes into an image that has none
+FROM python:3.13-bookworm AS build
 WORKDIR /build
 COPY requirements.lock ./
 # whatever is installed or built with has its hash in the lock, uv itself too
@@ -10,9 +11,17 @@ RUN sed -n '/^uv==/,/# via/p' requirements.lock > uv.lock \
  && /tools/bin/pip install --no-cache-dir --require-hashes --requirement uv.lock
 COPY sdk sdk
 COPY sidecar sidecar
+# the data plane becomes C (docs/adr/0016-the-sidecars-data-plane-is-compiled.md); mypyc has to see the types of all that
+# it uses
+RUN /tools/bin/uv pip install --no-cache --python /tools --constraint requirements.lock \
+      --build-constraint requirements.lock ./sdk --requirements sidecar/pyproject.toml hatchling hatch-mypyc
+WORKDIR /build/sidecar
+RUN HATCH_BUILD_HOOK_ENABLE_MYPYC=1 /tools/bin/python -m hatchling build -t wheel -d /build/wheels
+WORKDIR /build
 RUN /tools/bin/uv venv --python "$(command -v python)" /opt/authix \
  && /tools/bin/uv pip install --no-cache --python /opt/authix --compile-bytecode \
-      --constraint requirements.lock --build-constraint requirements.lock ./sdk "./sidecar[otel]"
+      --constraint requirements.lock --build-constraint requirements.lock \
+      ./sdk "authix-sidecar[otel] @ file://$(ls /build/wheels/*.whl)"
 
 FROM python:3.13-slim-bookworm
 ARG VERSION=0.1.0

@@ -40,8 +40,8 @@ class Image:
             match instruction.name:
                 case "WORKDIR":
                     self._work = Path(self.mapped(instruction.words[0]))
-                    self._work.mkdir(parents=True)
-                    (folder / "opt").mkdir()
+                    self._work.mkdir(parents=True, exist_ok=True)
+                    (folder / "opt").mkdir(exist_ok=True)
                 case "COPY":
                     *sources, target = instruction.words
                     for source in sources:
@@ -151,7 +151,15 @@ def test_an_image_holds_nothing_that_installs_or_builds(image: Image) -> None:
     listed = "import importlib.metadata as m; print(*(d.name for d in m.distributions()))"
     held = set(image.python(listed, PYTHONPATH="").split())
     assert "authix" in held
-    assert held.isdisjoint({"pip", "uv", "hatchling", "cmake", "ninja", "pytest", "ruff"})
+    assert held.isdisjoint({"pip", "uv", "hatchling", "cmake", "ninja", "pytest", "ruff", "mypy", "setuptools"})
+
+
+def test_the_sidecars_data_plane_is_compiled(image: Image) -> None:
+    held = image.python("import authix.verifier as v, sys; print(v.__file__, *sys.path)", PYTHONPATH="").split()
+    assert held[0].endswith(".py")  # what a program passes to the SDK may be of any type, which C would not take
+    if (image.folder / "opt/authix/bin/authix-sidecar").exists():
+        code = "import authix_sidecar.proxy as p, uvloop, asyncio; print(p.__file__)"
+        assert image.python(code, PYTHONPATH="").endswith(".so")
 
 
 def test_the_faster_argon2_is_found_where_it_runs_and_hashes_the_same(image: Image) -> None:
