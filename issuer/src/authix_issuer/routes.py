@@ -8,9 +8,11 @@ from __future__ import annotations
 import hmac
 import logging
 from contextlib import aclosing
+from functools import lru_cache
 
 import msgspec
 from sanic import Blueprint, HTTPResponse, Request
+from sanic.headers import parse_accept
 
 from authix.bearer import bearer_token
 from authix.errors import AuthixError, TokenError
@@ -98,10 +100,15 @@ async def logout(request: Request) -> HTTPResponse:
     return answer
 
 
+@lru_cache(maxsize=256)  # few clients write it in a way of their own
+def _prefers_json(accept: str | None) -> bool:
+    chosen = parse_accept(accept).match("application/x-pem-file", "application/jwk-set+json", "application/json")
+    return bool(chosen) and "json" in str(chosen.mime)
+
+
 async def public_key(request: Request) -> HTTPResponse:
     keys = issuer_of(request).keys
-    chosen = request.accept.match("application/x-pem-file", "application/jwk-set+json", "application/json")
-    document = keys.jwks if chosen and "json" in str(chosen.mime) else keys.pem
+    document = keys.jwks if _prefers_json(request.headers.getone("accept", None)) else keys.pem
     answer = document_answer(request, document)
     answer.headers["Vary"] = "Accept"
     return answer

@@ -45,15 +45,15 @@ def identity(claims: Claims | None) -> tuple[tuple[str, str], ...]:
     return _identity(claims.subject, claims.session or "", claims.roles)
 
 
-@lru_cache(maxsize=CACHE_ENTRIES)
+@lru_cache(maxsize=1024)
 def _identity(subject: str, session: str, roles: frozenset[str]) -> tuple[tuple[str, str], ...]:
     encoded = ",".join(sorted(quote(role, safe=_ROLE_SAFE, errors="surrogatepass") for role in roles))
     return ("X-Authix-Subject", subject), ("X-Authix-Session", session), ("X-Authix-Roles", encoded)
 
 
 @lru_cache(maxsize=CACHE_ENTRIES)
-def _encoded(pairs: tuple[tuple[str, str], ...]) -> bytes:
-    return "".join(f"{name}: {value}\r\n" for name, value in pairs).encode("ascii")
+def _identity_lines(subject: str, session: str, roles: frozenset[str]) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in _identity(subject, session, roles)]).encode("ascii")
 
 
 def request_head(
@@ -90,7 +90,7 @@ def request_head(
     if request_id:
         lines.append(b"X-Request-Id: %b\r\n" % request_id)
     if claims is not None:
-        lines += (_encoded(identity(claims)), proof)
+        lines += (_identity_lines(claims.subject, claims.session or "", claims.roles), proof)
     lines.append(b"\r\n")
     return b"".join(lines)
 
