@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.issuer_load import Talk, drive, memory_mb, request, trees
+from benchmarks.report import compiled_python
 from benchmarks.results import Results
 from tests.programs import DEADLINE, IssuerProgram, Program, SidecarProgram
 from tests.servers.kafka import KafkaServer
@@ -32,6 +33,7 @@ def run(results: Results, folder: Path, no_kafka: str | None) -> None:
         results.goal("issuer: from its start to ready", statistics.median(ready), "s", 1.5)
         results.goal("issuer: memory of a worker, idle", issuer_mb, "MB", 90)
         sidecar = SidecarProgram(folder / "started-sidecar", issuer.url, "http://127.0.0.1:9", **feed)
+        sidecar.command[0] = compiled_python()
         _compile(sidecar, folder)
         stack.callback(sidecar.kill)
         ready = [_start(sidecar, sidecar.auth_port) for _ in range(TIMES)]

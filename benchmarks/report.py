@@ -7,6 +7,15 @@ import platform
 import statistics
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
+
+
+def compiled_python() -> str:
+    """What runs the sidecar as its image has it."""
+    found = Path(__file__).parents[1] / ".compiled" / "bin" / "python"
+    if not found.exists():
+        raise SystemExit("There is no compiled sidecar: run `make compiled`.")
+    return str(found)
 
 
 def machine() -> str:

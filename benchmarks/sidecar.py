@@ -42,7 +42,7 @@ from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.keys import SigningKeys
 from benchmarks.proxy_load import CONNECTIONS, Clients, request
 from benchmarks.proxy_peers import ENVOY, HAPROXY, PLAIN, SERVICE, Settled, Silent, versions, written
-from benchmarks.report import cpu_seconds
+from benchmarks.report import compiled_python, cpu_seconds
 from benchmarks.results import Results, bars
 from tests.programs import HOST, IssuerProgram, SidecarProgram
 from tests.servers.proxies import EXAMPLES, Envoy, HAProxy, Nginx, Proxy
@@ -50,7 +50,6 @@ from tests.servers.proxies import EXAMPLES, Envoy, HAProxy, Nginx, Proxy
 MANY = 5000
 """Tokens in use at once."""
 AUDIENCE = "tests"
-COMPILED = str(Path(__file__).parents[1] / ".compiled" / "bin" / "python")
 
 
 class Tokens:
@@ -148,7 +147,7 @@ def rows_of(stack: contextlib.ExitStack, folder: Path, count: int, cores: tuple[
     with pinned(proxy_core):
         sidecar, from_source = (
             started(stack, folder / name, python, issuer.url, f"http://{HOST}:{service}")
-            for name, python in (("sidecar", COMPILED), ("source", sys.executable))
+            for name, python in (("sidecar", compiled_python()), ("source", sys.executable))
         )
         silent = start(written(Silent, "nginx.conf", PLAIN), "silent", service=service)
         plain = start(written(Settled, "nginx.conf", PLAIN), "plain", service=service)
@@ -227,8 +226,6 @@ def main() -> None:
     for kind in (Nginx, HAProxy, Envoy):
         if missing := kind.missing():
             raise SystemExit(missing)
-    if not Path(COMPILED).exists():
-        raise SystemExit("There is no compiled sidecar: run `make compiled`.")
     available = sorted(os.sched_getaffinity(0))
     cores = (available[0], available[-1])
     results = Results(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from authix.events import LOG_WINDOW
-from benchmarks.model import HELP, Costs, Load, plan, table
+from benchmarks.model import HELP, OWN_WORK, Costs, Load, plan, table
 
 ROOT = Path(__file__).parents[1]
 COSTS = Costs()
@@ -59,8 +59,15 @@ def test_there_are_never_fewer_than_three_issuers() -> None:
 
 def test_the_issuers_costs_are_those_last_measured(tmp_path: Path) -> None:
     file = tmp_path / "issuer.json"
-    file.write_text(json.dumps({"figures": [{"what": "refresh", "micros": 100.0}, {"what": "verify", "micros": 1.0}]}))
-    assert Costs.measured(file) == replace(COSTS, refresh=100.0)
+    found = [
+        ("login", "owasp", 24_000.0),
+        ("login", OWN_WORK, 900.0),
+        ("refresh", OWN_WORK, 100.0),
+        ("verify", "Authix", 1.0),
+    ]
+    figures = [{"what": what, "who": who, "micros": micros} for what, who, micros in found]
+    file.write_text(json.dumps({"figures": figures}))
+    assert Costs.measured(file) == replace(COSTS, refresh=100.0, login=900.0)
 
 
 def test_each_option_is_explained_and_the_page_shows_the_table_of_the_defaults() -> None:
