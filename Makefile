@@ -4,6 +4,10 @@ UV := .uv/bin/uv
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPILED := .compiled/.built
+# without a C compiler the sidecars under test are not compiled
+HAS_CC := $(shell command -v cc >/dev/null \
+	&& test -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" && echo yes)
+UNDER_TEST := $(if $(HAS_CC),AUTHIX_TEST_SIDECAR_PYTHON=$(CURDIR)/.compiled/bin/python)
 BENCHMARKS := issuer model login_storm login_timing logout_latency replay revocation_map verify cut_on_logout sidecar
 # half as many again as there are cores, because tests wait for programs
 TESTERS := $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
@@ -41,7 +45,7 @@ compiled: $(COMPILED) ## the sidecar with its data plane as C, in .compiled: wha
 
 $(COMPILED): $(INSTALLED) sidecar/pyproject.toml sdk/pyproject.toml $(wildcard sidecar/src/*/*.py sdk/src/*/*.py)
 	rm -rf .compiled
-	$(UV) venv --quiet --python $(PYTHON) .compiled
+	$(UV) venv --quiet --python $(BIN)/python .compiled
 	cp -r sidecar .compiled/source
 	cd sdk && ../$(BIN)/python -m hatchling build -t wheel -d ../.compiled/wheels
 	cd .compiled/source && HATCH_BUILD_HOOK_ENABLE_MYPYC=1 ../../$(BIN)/python -m hatchling build -t wheel -d ../wheels
@@ -59,14 +63,14 @@ run-scale: $(INSTALLED) ## the same on MongoDB, Redis and Kafka, with 2 issuer w
 demo: $(INSTALLED) ## walk through it against `make run`: register, log in, log out, be refused
 	@$(BIN)/python examples/demo/walk.py
 
-test: $(INSTALLED) $(COMPILED) ## all tests; the sidecars in them are compiled, what is imported is not
-	AUTHIX_TEST_SIDECAR_PYTHON=$(CURDIR)/.compiled/bin/python $(BIN)/pytest -n $(TESTERS) $(SPREAD) --durations=10
+test: $(INSTALLED) $(if $(HAS_CC),$(COMPILED)) ## all tests; the sidecars in them are compiled, what is imported is not
+	$(UNDER_TEST) $(BIN)/pytest -n $(TESTERS) $(SPREAD) --durations=10
 
 coverage: $(INSTALLED) ## the same with branch coverage, also of the programs that the tests start; takes half as long again
 	$(BIN)/pytest -n $(TESTERS) $(SPREAD) --cov --cov-report=term
 
-soak: $(INSTALLED) $(COMPILED) ## the long runs: crashes by the dozen, long Hypothesis searches
-	AUTHIX_TEST_SIDECAR_PYTHON=$(CURDIR)/.compiled/bin/python $(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra -p no:schemathesis"
+soak: $(INSTALLED) $(if $(HAS_CC),$(COMPILED)) ## the long runs: crashes by the dozen, long Hypothesis searches
+	$(UNDER_TEST) $(BIN)/pytest -m soak --timeout=3600 -o addopts="--import-mode=importlib --strict-markers --strict-config -ra -p no:schemathesis"
 
 check: $(INSTALLED) ## formatting, lint, types, architecture, lock
 	$(BIN)/ruff format --check .
