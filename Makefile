@@ -40,8 +40,7 @@ $(INSTALLED): $(UV) requirements.lock pyproject.toml sdk/pyproject.toml issuer/p
 	$(UV) pip check --quiet --python .venv
 	@touch $@
 
-# an environment as the sidecar's image has it
-compiled: $(COMPILED) ## the sidecar with its data plane as C, in .compiled: what its image runs, and the tests
+compiled: $(COMPILED) ## the sidecar as its image has it, with the data plane as C, in .compiled
 
 $(COMPILED): $(INSTALLED) sidecar/pyproject.toml sdk/pyproject.toml $(wildcard sidecar/src/*/*.py sdk/src/*/*.py)
 	rm -rf .compiled
@@ -107,5 +106,5 @@ lock: $(UV) ## bring requirements.lock up to date with the pyproject files; keep
 	$(LOCK) -o requirements.lock
 
 clean: ## remove everything that was installed, built or cached here
-	rm -rf .venv .uv dist .coverage* htmlcov .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .uv .compiled dist .coverage* htmlcov .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
