@@ -261,8 +261,15 @@ def tell(results: Results, found: dict[str, list[Found]]) -> None:
             f"{middle / plain:.2f} times plain nginx; {statistics.median(each.busy for each in those):.0%} of its core."
         )
     results.plots["sidecar"] = bars(
-        "CPU of a request", "µs", {name: {"median": middle_of(those)} for name, those in found.items()}
+        "CPU of a request", "µs", {shortened(name): {"median": middle_of(those)} for name, those in found.items()}
     )
+
+
+def shortened(name: str) -> str:
+    """For a plot, which has little room for words."""
+    for word in (" jwt_authn", " jwt_verify", " auth_request", " cached"):
+        name = name.replace(word, "")
+    return name
 
 
 def tell_goals(results: Results, micros: dict[str, float], idle: float) -> None:
