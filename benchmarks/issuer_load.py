@@ -175,7 +175,9 @@ def measure(
     used, engines_used = cpu_of_trees(processes) - used, cpu_of_trees(engines) - engines_used
     cuts = statistics.quantiles(load.milliseconds, n=100)
     each = 1e6 / load.requests
-    return Measured(used * each, engines_used * each, load.requests / load.seconds, cuts[49], cuts[98])
+    return Measured(
+        round(used * each, 3), round(engines_used * each, 3), load.requests / load.seconds, cuts[49], cuts[98]
+    )
 
 
 def middle(rounds: Sequence[Measured]) -> Measured:

@@ -149,7 +149,7 @@ def bars(title: str, unit: str, groups: dict[str, dict[str, float]], *, logarith
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     colours = dict(zip(names, COLOURS, strict=False))
     most = max(value for group in groups.values() for value in group.values())
-    left, wide, high, y = 210, 430, 18, 62 + 18 * (len(names) > 3)
+    left, wide, high, y = 240, 400, 18, 62 + 18 * (len(names) > 3)
     decades = math.ceil(math.log10(max(most, 10)))
     drawn: list[str] = []
     for place, name in enumerate(names):
