@@ -8,7 +8,7 @@ field of ours, nor one that speaks for a proxy before us as it is (a listed one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 Field = tuple[bytes, bytes]
@@ -81,17 +81,6 @@ def overrides_method(name: bytes) -> bool:
     return _NOT_ALPHANUMERIC.sub(b"-", name.lower()) in _METHOD_OVERRIDES
 
 
-def upstream_lines(found: Iterable[Field], dropped: frozenset[bytes]) -> bytes:
-    """Those of ``found`` that are passed on to an upstream, ``dropped`` being what ``Connection`` names."""
-    return b"".join(
-        [
-            b"%b: %b\r\n" % (name, value.strip(b" \t"))
-            for name, value in found
-            if goes_upstream(name) and not (dropped and lower(name) in dropped)
-        ]
-    )
-
-
 @lru_cache(maxsize=2048)
 def goes_downstream(name: bytes) -> bool:
     """Whether an answer's field of this name is passed on as it is."""
@@ -99,13 +88,22 @@ def goes_downstream(name: bytes) -> bool:
     return key not in HOP_BY_HOP and key != b"content-length"
 
 
+def upstream_lines(found: Iterable[Field], dropped: frozenset[bytes]) -> bytes:
+    """Those of ``found`` that are passed on to an upstream, ``dropped`` being what ``Connection`` names."""
+    return _lines(found, goes_upstream, dropped)
+
+
 def downstream_lines(found: Iterable[Field], dropped: frozenset[bytes]) -> bytes:
     """Those of ``found`` that are passed on to a client, ``dropped`` being what ``Connection`` names."""
+    return _lines(found, goes_downstream, dropped)
+
+
+def _lines(found: Iterable[Field], goes: Callable[[bytes], bool], dropped: frozenset[bytes]) -> bytes:
     return b"".join(
         [
             b"%b: %b\r\n" % (name, value.strip(b" \t"))
             for name, value in found
-            if goes_downstream(name) and not (dropped and lower(name) in dropped)
+            if goes(name) and not (dropped and lower(name) in dropped)
         ]
     )
 
