@@ -36,7 +36,7 @@ class Response(HTTPResponse):
 
 
 def _encoded(name: str, value: str) -> tuple[bytes, bytes]:
-    return _line(name).encode("ascii"), _line(value).encode()
+    return _line(name).encode("ascii"), _line(value).encode(errors="surrogateescape")
 
 
 _constant = lru_cache(maxsize=256)(_encoded)
