@@ -412,27 +412,34 @@ class TestMemory:
     ) -> None:
         """Whatever happens in between, in any order, and whichever way the clock steps."""
         tokens = [mint(sub=f"user-{n}", sid=f"s{n}", iat_us=NOW_US + n, nbf=mint.now + n) for n in range(3)]
-        remembering = new_verifier(when_stale=WhenStale.CLAMP)
-        forgetful = new_verifier(when_stale=WhenStale.CLAMP, cache_entries=0)
+        tokens.append(mint(sub="user-0", iat_us=NOW_US + 3, without=["sid"]))
+        remembering = new_verifier(when_stale=WhenStale.CLAMP, max_revocations=2)
+        forgetful = new_verifier(when_stale=WhenStale.CLAMP, max_revocations=2, cache_entries=0)
         steps = st.lists(
             st.one_of(
                 st.builds(
-                    UserRevoked, sub=st.sampled_from(["user-0", "user-1"]), since_us=st.just(NOW_US), until=st.just(1)
+                    UserRevoked,
+                    sub=st.sampled_from(["user-0", "user-1", "user-9"]),
+                    since_us=st.integers(NOW_US - 1, NOW_US + 3),
+                    until=st.just(1),
                 ),
                 st.builds(
                     SessionRevoked, sub=st.just("-"), sid=st.just("s2"), since_us=st.just(NOW_US + 2), until=st.just(1)
                 ),
                 st.builds(KeyRevoked, kid=st.just(mint.public().key_id), until=st.just(1)),
                 st.builds(Heartbeat, at_us=st.just(1), complete_until_us=st.integers(0, 9)),
+                st.just("forget"),
                 st.floats(-20, 400),
             ),
             min_size=1,
-            max_size=6,
+            max_size=8,
         )
         for monotonic, step in enumerate(data.draw(steps)):
             at = step if isinstance(step, float) else 0.0
             for verifier in (remembering, forgetful):
-                if not isinstance(step, float):
+                if isinstance(step, str):
+                    verifier.revocations.evict(mint.now)
+                elif not isinstance(step, float):
                     verifier.apply(step, monotonic=monotonic)
             for token in tokens:
                 one, other = (code_of(v, token, mint.now + at, monotonic + at) for v in (remembering, forgetful))

@@ -14,6 +14,8 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from authix.events import LOG_WINDOW, Revocation, SessionRevoked, UserRevoked, keep_until
 
 logger = logging.getLogger("authix")
@@ -30,9 +32,11 @@ _OLDEST = 8  # one in so many makes room when the map is full
 class _Shard:
     """Strings and numbers only: a garbage collection runs past those."""
 
-    __slots__ = ("due", "since_us", "until")
+    __slots__ = ("changes", "due", "since_us", "until")
 
     def __init__(self) -> None:
+        self.changes = 0
+        """How often an entry came or grew, counted when that is done."""
         self.since_us: dict[str, int] = {}
         self.until: dict[str, int] = {}
         """Of the entries that don't leave at the usual time."""
@@ -62,6 +66,25 @@ class Part(NamedTuple):
     """Subject, session id or key id; ``since_us`` (0 for a key); ``until``."""
 
 
+_NOWHERE = _Shard()
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where the revocations of one subject and session would stand.
+
+    As long as its ``mark`` stays the same, so does what the map says of a token: nothing has to be looked up again. A
+    mark is read before what it vouches for, because another thread may be writing.
+    """
+
+    subjects: _Shard
+    sessions: _Shard
+    map: RevocationMap
+
+    def mark(self) -> int:
+        """Greater after each revocation that may concern it, and after anything was forgotten."""
+        return self.subjects.changes + self.sessions.changes + self.map.forgettings
+
+
 class RevocationMap:
     """Revocations by subject, session and key. Does no I/O; the time is an argument. One thread writes."""
 
@@ -73,6 +96,8 @@ class RevocationMap:
         self._round = itertools.cycle([*self._subjects, *self._sessions])
         self._size = 0
         self._forgotten_us = -1
+        self.forgettings = 0
+        """How often the forgotten moment may have moved, counted when it has."""
         self._coarse_us: int | None = None
 
     @property
@@ -105,6 +130,7 @@ class RevocationMap:
         shard.since_us[key] = since_us
         if until != -(-since_us // 1_000_000) + LOG_WINDOW:  # keep_until, without the call
             shard.until[key] = until
+        shard.changes += 1
         if self._size > self._max_entries:
             self._make_room()
         return known_us is None or since_us > known_us
@@ -118,6 +144,10 @@ class RevocationMap:
             return False
         since_us = self._sessions[hash(session) % SHARDS].since_us.get(session)
         return since_us is not None and issued_at_us <= since_us
+
+    def place_of(self, subject: str, session: str | None) -> Place:
+        sessions = _NOWHERE if session is None else self._sessions[hash(session) % SHARDS]
+        return Place(self._subjects[hash(subject) % SHARDS], sessions, self)
 
     def revokes_key(self, key_id: str) -> bool:
         return key_id in self._keys
@@ -184,6 +214,7 @@ class RevocationMap:
         # First the moment, then the entries: another thread may be asking.
         newest_us = max(shard.since_us[key] for key in keys)
         self._forgotten_us = max(self._forgotten_us, newest_us)
+        self.forgettings += 1
         for key in keys:
             del shard.since_us[key]
             shard.until.pop(key, None)

@@ -1,8 +1,9 @@
 """Judge an access token.
 
 Rule: pure and synchronous; no I/O, time is an argument. Cache -> shape -> claims -> signature -> revocation ->
-freshness. A cache hit skips only what can't change: times, revocation and freshness are judged every time. A signature
-found wrong is remembered too, and skips only computing it again.
+freshness. A cache hit skips only what can't have changed: times and freshness are judged every time, and so is
+revocation, unless nothing was written since where it would stand. A signature found wrong is remembered too, and skips
+only computing it again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from authix.events import Event, Heartbeat, KeyRevoked
 from authix.freshness import Freshness, WhenStale
 from authix.keys import AlgorithmName, KeySet
 from authix.payloads import LATEST, NO_OTHERS, audience_in, name_at, others, read_as_issued, required, roles_at, time_in
-from authix.revocations import MAX_ENTRIES, RevocationMap
+from authix.revocations import MAX_ENTRIES, Place, RevocationMap
 
 CLAMP_AGE = 60
 """Oldest token, in seconds, that a stale verifier still accepts under the policy ``clamp``."""
@@ -54,7 +55,7 @@ _WRONG = "the token's signature is wrong"
 _REGISTERED = frozenset({"iss", "aud", "exp", "nbf", "iat", "iat_us"})
 
 
-class _Times(msgspec.Struct, frozen=True, gc=False):
+class _Times(msgspec.Struct, gc=False):
     """From when until when (leeway included) a token says that it is good."""
 
     begins: float
@@ -70,10 +71,13 @@ class _Times(msgspec.Struct, frozen=True, gc=False):
             raise TokenNotYetValid(self.begins_by)
 
 
-class _Verified(_Times, frozen=True, gc=False):
+class _Verified(_Times, gc=False):
     """A token that was found good, and what it says."""
 
     claims: Claims
+    place: Place
+    clean_at: int = -1
+    """The mark of its place when nothing was found there. A lookup among a million waits for memory."""
 
 
 class _Remembered(Cache[str, _Verified | None]):
@@ -211,12 +215,11 @@ class Verifier:
             self._counts.known += 1
             if not verified.begins <= now < verified.ends:
                 verified.check(now)
-        claims, revocations = verified.claims, self.revocations
-        issued_at_us = claims.issued_at_us
-        if revocations.revokes(subject=claims.subject, session=claims.session, issued_at_us=issued_at_us):
-            raise TokenRevoked("the user logged out after this token was issued")
-        if revocations.has_forgotten(issued_at_us):
-            raise TokenExpired("has passed by the age of the revocations kept")
+        claims = verified.claims
+        mark = verified.place.mark()
+        if mark != verified.clean_at:
+            self._judge_revocation(claims)
+            verified.clean_at = mark
         age = self.freshness.age(monotonic)
         if age is None or age > self.stale_after:
             self._judge_stale(claims, age, now, when_stale or self.when_stale)
@@ -284,7 +287,8 @@ class Verifier:
         begins: tuple[float, str] = (said.iat_us / 1_000_000, "iat_us")
         if said.iat > begins[0]:
             begins = (said.iat, "iat")
-        return _Verified(begins[0] - self.leeway, said.exp + self.leeway, begins[1], claims)
+        place = self.revocations.place_of(said.sub, said.sid)
+        return _Verified(begins[0] - self.leeway, said.exp + self.leeway, begins[1], claims, place)
 
     def _read_any_claims(self, payload: Mapping[str, Any], key_id: str) -> _Verified:
         if required(payload, "iss") != self.issuer:
@@ -316,7 +320,15 @@ class Verifier:
             extra=others(payload, self._taken),
         )
         begins, begins_by = max(moments)
-        return _Verified(begins - self.leeway, expires_at + self.leeway, begins_by, claims)
+        place = self.revocations.place_of(claims.subject, claims.session)
+        return _Verified(begins - self.leeway, expires_at + self.leeway, begins_by, claims, place)
+
+    def _judge_revocation(self, claims: Claims) -> None:
+        revocations, issued_at_us = self.revocations, claims.issued_at_us
+        if revocations.revokes(subject=claims.subject, session=claims.session, issued_at_us=issued_at_us):
+            raise TokenRevoked("the user logged out after this token was issued")
+        if revocations.has_forgotten(issued_at_us):
+            raise TokenExpired("has passed by the age of the revocations kept")
 
     def _judge_stale(self, claims: Claims, age: float | None, now: float, when_stale: WhenStale) -> None:
         if not self.feed:
