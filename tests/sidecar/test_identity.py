@@ -219,9 +219,10 @@ class TestLife:
         assert self.read(identities.of(claims))["iat"] == int(clock.at)
 
     def test_it_is_never_another_users_however_many_come_and_go(
-        self, identities: Identities, monkeypatch: pytest.MonkeyPatch
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(identity, "CACHED", 8)
+        identities = Identities(new_private_key("EdDSA"), audience="orders", now=clock.now)
         kept = claims_of("kept")
         for number in range(200):
             assert self.read(identities.of(claims_of(f"user-{number}")))["sub"] == f"user-{number}"

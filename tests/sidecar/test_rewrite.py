@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authix.claims import Claims
+from authix.verifier import CACHE_ENTRIES
 from authix_sidecar.answers import AnswerHead, read_answer
 from authix_sidecar.errors import RequestRefused, UpstreamBroken
 from authix_sidecar.fields import goes_upstream
@@ -60,6 +61,18 @@ def head_of(*lines: bytes, start: bytes = b"GET /a?b HTTP/1.1") -> bytes:
 def sent(head: bytes) -> list[tuple[bytes, bytes]]:
     """The fields that h11 reads in what is forwarded of ``head``."""
     return list(as_read_by_h11(forward(read_request(head)))[0].headers)
+
+
+def test_an_identity_is_never_another_users_however_many_come_and_go() -> None:
+    request, kept = read_request(head_of()), claims(subject="kept")
+
+    def subject(whose: Claims) -> bytes:
+        head = request_head(request, whose, peer=b"192.0.2.1", scheme=b"http", upstream=b"upstream:80")
+        return head.partition(b"X-Authix-Subject: ")[2].partition(b"\r\n")[0]
+
+    for number in range(CACHE_ENTRIES * 2):
+        assert subject(claims(subject=f"user-{number}")) == b"user-%d" % number
+        assert subject(kept) == b"kept"
 
 
 TEMPLATES = (

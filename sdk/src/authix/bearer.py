@@ -43,10 +43,10 @@ def bearer_token(authorization: Sequence[str]) -> str:
         raise TokenMissing("no access token was sent")
     if len(authorization) > 1:
         raise TokenMalformed("more than one Authorization header was sent")
-    if _SCHEME.match(authorization[0]) is None:
-        raise TokenMissing("no access token was sent")
     match = _BEARER.fullmatch(authorization[0])
     if match is None:
+        if _SCHEME.match(authorization[0]) is None:
+            raise TokenMissing("no access token was sent")
         raise TokenMalformed("the Authorization header is not 'Bearer <token>'")
     return match[1]
 

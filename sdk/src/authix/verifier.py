@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from cachetools import Cache, FIFOCache
+from cachetools import FIFOCache
 
 from authix import errors, tokens
 from authix.claims import OURS, ClaimPaths, Claims
@@ -37,6 +37,7 @@ from authix.events import Event, Heartbeat, KeyRevoked
 from authix.freshness import Freshness, WhenStale
 from authix.keys import AlgorithmName, KeySet
 from authix.payloads import LATEST, NO_OTHERS, audience_in, name_at, others, read_as_issued, required, roles_at, time_in
+from authix.recent import Recent
 from authix.revocations import MAX_ENTRIES, Place, RevocationMap
 
 CLAMP_AGE = 60
@@ -80,28 +81,14 @@ class _Verified(_Times, gc=False):
     """The mark of its place when nothing was found there. A lookup among a million waits for memory."""
 
 
-class _Remembered(Cache[str, _Verified | None]):
-    """Verified tokens. The oldest makes room, which is also the first to expire, so a look changes nothing.
-
-    So looks need no lock: they read one dict. Whoever adds holds the lock. A dict knows the order of its keys, which
-    FIFOCache would keep once more, in as much time as the rest takes.
-    """
-
-    def popitem(self) -> tuple[str, _Verified | None]:
-        oldest = next(iter(self))
-        return oldest, self.pop(oldest)
-
-    def __missing__(self, token: str) -> None:
-        """Left while it was looked at."""
-
-
 class _Era(NamedTuple):
     """A key set and the tokens verified under it, in one: no token outlives the keys it was verified under."""
 
     keys: KeySet
-    verified: _Remembered
+    verified: Recent[str, _Verified]
+    """Looked at without a lock and added to under it."""
     wrong: FIFOCache[bytes, _Times]
-    """By digest, those whose signature is wrong. Looked at without a lock and added to under it, as ``verified`` is."""
+    """By digest, those whose signature is wrong; likewise."""
 
 
 class _Counts:
@@ -230,7 +217,7 @@ class Verifier:
         return token in self._era.verified
 
     def _begin_era(self, keys: KeySet) -> None:
-        self._era = _Era(keys, _Remembered(self._cache_entries), FIFOCache(self._wrong_entries))
+        self._era = _Era(keys, Recent(self._cache_entries), FIFOCache(self._wrong_entries))
 
     def _verify_anew(self, token: str, era: _Era, now: float) -> _Verified:
         if self._counts.any_wrong and (wrong := _found_wrong(token, era)) is not None:
@@ -258,7 +245,7 @@ class Verifier:
         with self._cache_lock:
             self._counts.signatures += 1
             if len(token) <= self._cached_token_bytes:
-                era.verified[token] = verified
+                era.verified.keep(token, verified)
         return verified
 
     def _remember_wrong(self, token: str, times: _Times, era: _Era) -> None:

@@ -8,12 +8,12 @@ looked at, so nobody is anybody there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
 from authix.bearer import bearer_token
 from authix.claims import Claims
 from authix.freshness import WhenStale
+from authix.recent import Recent
 from authix.verifier import CACHE_ENTRIES, CACHED_TOKEN_BYTES
 from authix_sidecar.errors import ClaimRefused, TokenTooOld
 from authix_sidecar.requests import RequestHead
@@ -53,6 +53,10 @@ def every_path_needs(needs: Requirement) -> Policy:
     return lambda _: needs
 
 
+_tokens: Recent[bytes, str] = Recent(CACHE_ENTRIES)
+"""By the field's value: the same text object each time also brings its hash along for the verifier's cache."""
+
+
 def token_of(request: RequestHead) -> str:
     """The request's one access token. Raises ``TokenMissing`` or ``TokenMalformed``."""
     values = request.authorization
@@ -61,10 +65,12 @@ def token_of(request: RequestHead) -> str:
     return bearer_token([value.decode("latin-1") for value in values])
 
 
-@lru_cache(maxsize=CACHE_ENTRIES)
 def _token_in(authorization: bytes) -> str:
-    # the same text object each time also brings its hash along for the verifier's cache
-    return bearer_token([authorization.decode("latin-1")])
+    token = _tokens.get(authorization)
+    if token is None:
+        token = bearer_token([authorization.decode("latin-1")])
+        _tokens.keep(authorization, token)
+    return token
 
 
 def decide(

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from authix.claims import Claims
 from authix.errors import SourceError
 from authix.keys import KeySet, PrivateKey, VerificationKey
+from authix.recent import Recent
 
 FIELD = "X-Authix-Identity"
 ISSUER = "authix-sidecar"
@@ -56,7 +57,7 @@ class Identities:
         self._header = {"kid": public.key_id, "typ": TYPE}
         self._audience = audience
         self._now = now
-        self._kept: dict[int, _Signed] = {}
+        self._kept: Recent[int, _Signed] = Recent(CACHED)
 
     def of(self, claims: Claims) -> str:
         """The identity JWT for ``claims``."""
@@ -67,9 +68,7 @@ class Identities:
         self._kept.pop(id(claims), None)
         at = int(now)
         text = self._sign(claims, at)
-        if len(self._kept) >= CACHED:
-            del self._kept[next(iter(self._kept))]  # the one signed longest ago
-        self._kept[id(claims)] = _Signed(claims, at, text)
+        self._kept.keep(id(claims), _Signed(claims, at, text))
         return text
 
     def line(self, claims: Claims) -> bytes:

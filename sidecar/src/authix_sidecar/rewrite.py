@@ -18,6 +18,7 @@ from http.client import responses
 from urllib.parse import quote
 
 from authix.claims import Claims
+from authix.recent import Recent
 from authix.verifier import CACHE_ENTRIES
 from authix_sidecar import forwarded
 from authix_sidecar.answers import AnswerHead
@@ -46,14 +47,27 @@ def identity(claims: Claims | None) -> tuple[tuple[str, str], ...]:
 
 
 @lru_cache(maxsize=1024)
+def _role(role: str) -> str:
+    return quote(role, safe=_ROLE_SAFE, errors="surrogatepass")
+
+
 def _identity(subject: str, session: str, roles: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    encoded = ",".join(sorted(quote(role, safe=_ROLE_SAFE, errors="surrogatepass") for role in roles))
+    encoded = ",".join(sorted(map(_role, roles)))
     return ("X-Authix-Subject", subject), ("X-Authix-Session", session), ("X-Authix-Roles", encoded)
 
 
-@lru_cache(maxsize=CACHE_ENTRIES)
-def _identity_lines(subject: str, session: str, roles: frozenset[str]) -> bytes:
-    return "".join([f"{name}: {value}\r\n" for name, value in _identity(subject, session, roles)]).encode("ascii")
+_lines: Recent[int, tuple[Claims, bytes]] = Recent(CACHE_ENTRIES)
+"""The identity fields as lines, by the ``id`` of claims that are kept here and so can't be other ones. A verifier gives
+the same object for a token that it remembers."""
+
+
+def _identity_lines(claims: Claims) -> bytes:
+    found = _lines.get(id(claims))
+    if found is not None:
+        return found[1]
+    lines = "".join([f"{name}: {value}\r\n" for name, value in identity(claims)]).encode("ascii")
+    _lines.keep(id(claims), (claims, lines))
+    return lines
 
 
 def request_head(
@@ -90,7 +104,7 @@ def request_head(
     if request_id:
         lines.append(b"X-Request-Id: %b\r\n" % request_id)
     if claims is not None:
-        lines += (_identity_lines(claims.subject, claims.session or "", claims.roles), proof)
+        lines += (_identity_lines(claims), proof)
     lines.append(b"\r\n")
     return b"".join(lines)
 
