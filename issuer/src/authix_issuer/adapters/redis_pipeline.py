@@ -11,7 +11,9 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,7 +42,10 @@ _FAILURES = (RedisError, OSError, TimeoutError, RuntimeError)
 
 Key = str | bytes
 Argument = str | bytes | int
-_Waiting = tuple[tuple[Argument, ...], "asyncio.Future[Any]"]
+Command = tuple[Argument, ...]
+Exchange = Callable[[Sequence[Command]], Awaitable[list[Any]]]
+"""Sends commands in one piece and waits for their answers."""
+_Waiting = tuple[Command, "asyncio.Future[Any]"]
 
 
 class Script:
@@ -54,11 +59,33 @@ class Script:
 _TIME = Script("return redis.call('TIME')")
 
 
-class _Packs:
-    """A connection that puts commands into bytes by hiredis, as the client itself does unless it is asynchronous."""
+class _Line:
+    """A connection of a lane's own. The client's pipelines would fetch one and give it back around each batch, and put
+    commands into bytes and set a deadline for each answer by themselves: more work than all else that a batch takes.
+    """
 
-    def pack_command(self, *command: str | bytes | int) -> list[bytes]:
-        return [hiredis.pack_command(command)]  # type: ignore[arg-type] # its stub says: one argument
+    def __init__(self, single: Redis) -> None:
+        self._connection = single.connection_pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
+        self._connection.socket_timeout = None  # whoever exchanges has a deadline for all of it
+
+    async def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers in their order, errors of Redis among them. After anything else it connects anew."""
+        connection, answers = self._connection, []
+        packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type] # its stub says: one argument
+        try:
+            await connection.send_packed_command(b"".join(packed), check_health=False)
+            for _ in packed:
+                try:
+                    answers.append(await connection.read_response(timeout=math.inf))
+                except ResponseError as error:
+                    answers.append(error)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return answers
+
+    async def close(self) -> None:
+        await self._connection.disconnect()
 
 
 class RedisEngine:
@@ -69,6 +96,7 @@ class RedisEngine:
         self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
         self._lanes: list[asyncio.Task[None]] = []
+        self._lines: list[_Line] = []
         self._info: dict[str, Any] = {}
         self._fsync = ""
         self._client: Redis | RedisCluster
@@ -84,7 +112,7 @@ class RedisEngine:
                 "AUTHIX_SESSIONS_URL is no usable Redis URL: write it as redis://user:password@host:port/0, or as "
                 "rediss://… for TLS."
             ) from None
-        self._lanes = [asyncio.create_task(self._carry()) for _ in range(_LANES)]
+        self._lanes = [asyncio.create_task(self._carry(self._open_lane())) for _ in range(_LANES)]
         for finding in self.examine():
             if finding.verdict is not Verdict.OK:
                 logger.warning("%s: %s", finding.subject, finding.detail)
@@ -97,12 +125,11 @@ class RedisEngine:
             lane.cancel()
         await asyncio.gather(*self._lanes, return_exceptions=True)
         self._answer_all(self._take_batch(len(self._waiting)), StoreUnavailable("the issuer is stopping", "redis"))
+        await asyncio.gather(*(line.close() for line in self._lines), return_exceptions=True)
         await self._client.aclose()
 
     async def _connect(self) -> Redis | RedisCluster:
         single = Redis.from_url(self._url, **_options())
-        plain = single.connection_pool.connection_class
-        single.connection_pool.connection_class = type("PackedConnection", (_Packs, plain), {})
         try:
             async with asyncio.timeout(DEADLINE):
                 await self._look_at(single)
@@ -195,7 +222,7 @@ class RedisEngine:
                             heard()
             await asyncio.sleep(_WAKE_EVERY)
 
-    async def _ask(self, command: tuple[Argument, ...]) -> Any:
+    async def _ask(self, command: Command) -> Any:
         if len(self._waiting) >= _MAX_WAITING:
             raise StoreUnavailable("too many commands wait for Redis", "redis")
         loop = asyncio.get_running_loop()
@@ -208,37 +235,46 @@ class RedisEngine:
         finally:
             deadline.cancel()
 
-    async def _carry(self) -> None:
-        """One lane: take what waits, send it as one pipeline, hand out the answers."""
+    def _open_lane(self) -> Callable[[list[_Waiting]], Awaitable[None]]:
+        client = self._client
+        if isinstance(client, RedisCluster):
+            return partial(self._pass_to_nodes, client)
+        line = _Line(client)
+        self._lines.append(line)
+        return partial(self._pass_on, line.exchange)
+
+    async def _carry(self, pass_on: Callable[[list[_Waiting]], Awaitable[None]]) -> None:
+        """One lane: take what waits, send it in one piece, hand out the answers."""
         while True:
             await self._wake.wait()
             batch = self._take_batch(_MAX_BATCH)
             if not batch:
                 continue
             try:
-                await asyncio.gather(*(self._exchange(part) for part in self._by_node(batch)))
+                await pass_on(batch)
             except Exception as error:  # whatever it is, without its lanes the issuer would hear of Redis no more
                 logger.exception("a batch of commands failed")
                 self._answer_all(batch, StoreUnavailable(f"Redis does not answer ({type(error).__name__})", "redis"))
 
-    def _by_node(self, batch: list[_Waiting]) -> list[list[_Waiting]]:
-        if not isinstance(self._client, RedisCluster):
-            return [batch]
+    async def _pass_to_nodes(self, cluster: RedisCluster, batch: list[_Waiting]) -> None:
+        async def exchange(commands: Sequence[Command]) -> list[Any]:
+            pipeline = cluster.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute(raise_on_error=False)
+
         parts: dict[str, list[_Waiting]] = {}
         for waiting in batch:
-            node = self._client.get_node_from_key(_routing_key(waiting[0]))
+            node = cluster.get_node_from_key(_routing_key(waiting[0]))
             parts.setdefault(node.name if node else "", []).append(waiting)
-        return list(parts.values())
+        await asyncio.gather(*(self._pass_on(exchange, part) for part in parts.values()))
 
-    async def _exchange(self, batch: list[_Waiting]) -> None:
-        """Send as one pipeline, hand out the answers; once more after a failure."""
+    async def _pass_on(self, exchange: Exchange, batch: list[_Waiting]) -> None:
+        """Send in one piece, hand out the answers; once more after a failure."""
         for last in (False, True):
-            pipeline = self._client.pipeline(transaction=False)
             try:
-                for command, _ in batch:
-                    pipeline.execute_command(*command)
-                async with asyncio.timeout(DEADLINE):
-                    answers = await pipeline.execute(raise_on_error=False)
+                async with asyncio.timeout(DEADLINE / 2):
+                    answers = await exchange([command for command, _ in batch])
             except _FAILURES as error:
                 if last:
                     away = StoreUnavailable(f"Redis does not answer ({type(error).__name__})", "redis")
@@ -268,7 +304,7 @@ def _give_up(future: asyncio.Future[Any]) -> None:
         future.set_exception(StoreUnavailable(f"Redis did not answer within {DEADLINE:.0f} s", "redis"))
 
 
-def _routing_key(command: tuple[Argument, ...]) -> str:
+def _routing_key(command: Command) -> str:
     """The key that says which node a command is for."""
     return str(command[3] if command[0] in {"EVALSHA", "EVAL"} else command[1])
 
