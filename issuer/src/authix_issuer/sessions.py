@@ -110,8 +110,7 @@ class Sessions:
         if outcome is None:
             raise RefreshTokenInvalid("the session has ended; log in again")
         successor = token._replace(counter=outcome.counter)
-        tokens = self._tokens(successor, outcome.grants, outcome.at_us, outcome.expires_us)
-        return tokens._replace(repeated=outcome.repeated)
+        return self._tokens(successor, outcome.grants, outcome.at_us, outcome.expires_us, repeated=outcome.repeated)
 
     async def close(
         self, refresh_token: str, scope: Scope, caller: Caller = NOBODY, event: Event = Event.LOGOUT
@@ -158,13 +157,15 @@ class Sessions:
         self._audit.record(event, OK, caller, subject=presented.subject, session=presented.session, scope=scope.value)
         return True
 
-    def _tokens(self, token: RefreshToken, grants: Grants, at_us: int, expires_us: int) -> Tokens:
+    def _tokens(
+        self, token: RefreshToken, grants: Grants, at_us: int, expires_us: int, *, repeated: bool = False
+    ) -> Tokens:
         access_token = self._access_tokens.issue(
             subject=token.subject, session=token.session, roles=grants.roles, claims=grants.claims, at_us=at_us
         )
         refresh_life = (expires_us - at_us) // 1_000_000
         refresh_token = self._refresh_tokens.write(token)
-        return Tokens(token.session, access_token, self._access_tokens.life, refresh_token, refresh_life)
+        return Tokens(token.session, access_token, self._access_tokens.life, refresh_token, refresh_life, repeated)
 
 
 def session_of(revocation: Logout) -> str:

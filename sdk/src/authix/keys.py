@@ -13,9 +13,10 @@ from typing import Any, Literal, cast, get_args
 
 import jwt
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -30,8 +31,35 @@ MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 MAX_DOCUMENT = 256 * 1024
 """Largest key set that is read, in bytes."""
 
+_SHA256 = ec.ECDSA(hashes.SHA256())
+_P256_BYTES = 32
+
+
+class _Es256(ECAlgorithm):
+    """ES256 as PyJWT has it, without making its parameters anew and writing numbers in hexadecimal on the way."""
+
+    def __init__(self) -> None:
+        super().__init__(ECAlgorithm.SHA256, ec.SECP256R1)
+
+    def sign(self, msg: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
+        # RFC 7518, 3.4: both numbers side by side, not in DER
+        r, s = decode_dss_signature(key.sign(msg, _SHA256))
+        return r.to_bytes(_P256_BYTES, "big") + s.to_bytes(_P256_BYTES, "big")
+
+    def verify(self, msg: bytes, key: ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey, sig: bytes) -> bool:
+        if len(sig) != 2 * _P256_BYTES:
+            return False
+        r, s = int.from_bytes(sig[:_P256_BYTES], "big"), int.from_bytes(sig[_P256_BYTES:], "big")
+        public_key = key.public_key() if isinstance(key, ec.EllipticCurvePrivateKey) else key
+        try:
+            public_key.verify(encode_dss_signature(r, s), msg, _SHA256)
+        except InvalidSignature:
+            return False
+        return True
+
+
 _IMPLEMENTATIONS: Mapping[AlgorithmName, Algorithm] = {
-    "ES256": ECAlgorithm(ECAlgorithm.SHA256, ec.SECP256R1),
+    "ES256": _Es256(),
     "EdDSA": OKPAlgorithm(),
     "RS256": RSAAlgorithm(RSAAlgorithm.SHA256),
 }
