@@ -1,19 +1,26 @@
 """Read the answers of one upstream connection out of its bytes.
 
 Rule: no I/O; llhttp takes the bytes apart, and what it calls only notes what was found, so that nobody can begin the
-next request inside of it. What comes behind an answer is surplus, and belongs to nobody.
+next request inside of it. A head that fits the shape of one before is not taken apart again; the length of its body is
+counted here then. What comes behind an answer is surplus, and belongs to nobody.
 """
 
 from __future__ import annotations
 
 import httptools
 
-from authix_sidecar.answers import AnswerHead, read_answer
+from authix_sidecar.answers import AnswerHead, read_again, read_answer, shape_of_answer
 from authix_sidecar.errors import UpstreamBroken
 from authix_sidecar.fields import Field
+from authix_sidecar.shapes import Misfits, Shape
 
 MAX_HEAD = 64 * 1024
 """Longest head in bytes, with the interim answers before it."""
+
+KEPT_HEAD = 2048
+"""Longest head in bytes that is learned."""
+END_OF_HEAD = b"\r\n\r\n"
+_UNCOUNTED = -1
 
 
 class AnswerReader:
@@ -21,6 +28,10 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        self._before: AnswerHead | None = None
+        self._block = b""
+        self._shape: Shape | None = None
+        self._misfits = Misfits()
         self.expect(b"", b"")
 
     def expect(self, method: bytes, asked: bytes) -> None:
@@ -31,6 +42,7 @@ class AnswerReader:
         self._fields: list[Field] = []
         self._in_interim = False
         self._status = 0
+        self._left = _UNCOUNTED
         self.head_bytes = 0
         """Received so far without a whole head."""
         self.interims: list[tuple[int, list[Field]]] = []
@@ -45,7 +57,13 @@ class AnswerReader:
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the connection. Raises ``UpstreamBroken``."""
+        if self._left != _UNCOUNTED:
+            self._count(data)
+            return
+        first = not self.head_bytes
         if self.head is None:
+            if first and self._shape is not None and self._method != b"HEAD" and self._read_again(data):
+                return
             self.head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -56,13 +74,57 @@ class AnswerReader:
                 raise UpstreamBroken(f"the upstream's answer is not HTTP/1.1: {error}") from None
             self.surplus = True
         if self.head is None:
-            self._read_head()
+            self._read_head(data if first else b"")
 
-    def _read_head(self) -> None:
+    def _read_again(self, data: bytes) -> bool:
+        """Whether the whole head is in ``data`` and fits; then it is read."""
+        before, shape = self._before, self._shape
+        end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
+        if before is None or shape is None or end < len(END_OF_HEAD):
+            return False
+        block = data[:end]
+        head = before if block == self._block else read_again(block, before, shape)
+        if head is None:
+            return False
+        self._misfits.end()
+        self.head = self._before = head
+        self._block = block
+        self.head_bytes = len(data)
+        self.keep_alive = True
+        self._left = (head.length or 0) if head.has_body else 0
+        self._count(data[end:])
+        return True
+
+    def _count(self, data: bytes) -> None:
+        """Take ``data`` of a body of known length."""
+        content = data if len(data) <= self._left else data[: self._left]
+        if content:
+            self.content.append(content)
+            self._left -= len(content)
+        self.complete = self._left == 0
+        if len(content) < len(data) and data[len(content) :].strip(b"\r\n"):  # which llhttp passes over too
+            self.surplus = True
+
+    def _remember(self, data: bytes, answer: AnswerHead) -> None:
+        """Learn the head in ``data`` where that is worth it."""
+        end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
+        if (
+            self.keep_alive
+            and self._method != b"HEAD"
+            and not self.interims
+            and len(END_OF_HEAD) <= end <= KEPT_HEAD
+            and self._misfits.worth_learning()
+        ):
+            self._before, self._block = answer, data[:end]
+            self._shape = shape_of_answer(self._block, self._fields, answer)
+
+    def _read_head(self, whole: bytes) -> None:
         if self._status:
-            self.head = read_answer(
+            self.head = head = read_answer(
                 status=self._status, reason=self._reason, found=self._fields, method=self._method, asked=self._asked
             )
+            if whole:
+                self._remember(whole, head)
             if self._method == b"HEAD":
                 self._parser = httptools.HttpResponseParser(self)  # the old one waits for the body that will not come
         elif self.head_bytes > MAX_HEAD:

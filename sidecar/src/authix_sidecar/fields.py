@@ -13,6 +13,9 @@ from functools import lru_cache
 
 Field = tuple[bytes, bytes]
 
+TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+"""What a field's value may hold (RFC 9110, 5.5)."""
+
 _NO_TOKENS: frozenset[bytes] = frozenset()
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_ALPHANUMERIC = re.compile(rb"[^0-9a-z]")

@@ -7,10 +7,19 @@ asked for.
 from __future__ import annotations
 
 from authix_sidecar.bodies import NO_BODY, Body, body_of
-from authix_sidecar.requests import END_OF_HEAD, RequestHead, check_beginning, read_request
+from authix_sidecar.requests import (
+    END_OF_HEAD,
+    RequestHead,
+    check_beginning,
+    read_again,
+    read_fields,
+    read_line,
+    shape_of_request,
+)
+from authix_sidecar.shapes import Misfits, Shape
 
 KEPT_HEAD = 2048
-"""Longest head in bytes that is kept, once read, for the next one of its connection."""
+"""Longest head in bytes that is kept, once read in full, for the next ones of its connection."""
 
 
 class RequestReader:
@@ -21,6 +30,8 @@ class RequestReader:
         self._searched = 0
         self._body: Body = NO_BODY
         self._before: RequestHead | None = None
+        self._shape: Shape | None = None
+        self._misfits = Misfits()
 
     def feed(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -49,10 +60,24 @@ class RequestReader:
             return None
         end += len(END_OF_HEAD)
         head, self._buffer, self._searched = self._buffer[:end], self._buffer[end:], 0
-        request = read_request(head, self._before)
-        self._before = request if len(head) <= KEPT_HEAD else None
+        line = read_line(head)
+        request = read_again(line, self._before, self._shape) if self._before is not None else None
+        if request is not None:
+            self._misfits.end()
+            if len(head) <= KEPT_HEAD:
+                self._before = request
+        else:
+            request = read_fields(head, line)
+            if len(head) <= KEPT_HEAD:
+                self._remember(request)
         self._body = body_of(request)
         return request
+
+    def _remember(self, request: RequestHead) -> None:
+        if self._misfits.worth_learning():
+            self._before, self._shape = request, shape_of_request(request)
+        elif self._before is None:
+            self._before = request
 
     def content(self) -> bytes:
         """What is here of the body. Raises ``BodyMalformed``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 import httptools
 import msgspec
@@ -25,7 +26,8 @@ from authix_sidecar.errors import (
     RequestRefused,
     VersionRefused,
 )
-from authix_sidecar.fields import Field
+from authix_sidecar.fields import TEXT, Field
+from authix_sidecar.shapes import Shape, shape_of
 from authix_sidecar.targets import path_of
 
 MAX_HEAD = 16 * 1024
@@ -34,7 +36,6 @@ MAX_FIELDS = 100
 END_OF_HEAD = b"\r\n\r\n"
 
 _START = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
-_TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _NOTED = frozenset(
@@ -50,6 +51,8 @@ _NOTED = frozenset(
         b"x-request-id",
     }
 )
+_MOST_DIGITS = 18
+_VARYING = frozenset({b"authorization", b"content-length", b"cookie", b"traceparent", b"x-request-id"})
 # Protocols that carry requests of their own, which nobody would judge inside a tunnel
 _CARRIES_REQUESTS = (b"h2", b"http", b"tls")
 
@@ -98,7 +101,7 @@ class _Collector:
         self.found: list[Field] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.found.append((name, value))
+        self.found.append((name, value.strip(b" \t")))
 
 
 def check_beginning(beginning: bytes) -> None:
@@ -117,12 +120,24 @@ def check_beginning(beginning: bytes) -> None:
         raise RequestRefused("a line begins with a space")
 
 
-def read_request(head: bytes, before: RequestHead | None = None) -> RequestHead:
-    """The request in ``head``, which ends with its blank line. Raises ``RequestRefused``.
+class Line(NamedTuple):
+    """A request line that is good, and what stands behind it."""
 
-    ``before`` is one that was read already: most clients send the same fields again and again, and what the same bytes
-    say is not read out of them twice. Its request line is judged as any.
-    """
+    method: bytes
+    target: bytes
+    path: bytes
+    newest: bool
+    """HTTP/1.1."""
+    block: bytes
+
+
+def read_request(head: bytes) -> RequestHead:
+    """The request in ``head``, which ends with its blank line. Raises ``RequestRefused``."""
+    return read_fields(head, read_line(head))
+
+
+def read_line(head: bytes) -> Line:
+    """The request line of ``head``. Raises ``RequestRefused``."""
     if len(head) > MAX_HEAD:
         raise HeadTooLarge(f"the head is longer than {MAX_HEAD} bytes")
     start = _START.match(head)
@@ -133,13 +148,54 @@ def read_request(head: bytes, before: RequestHead | None = None) -> RequestHead:
         raise VersionRefused("only HTTP/1.0 and HTTP/1.1 are spoken here")
     if method in _REFUSED_METHODS:
         raise MethodRefused("the method is not allowed through a proxy")
-    path = path_of(target)
-    newest = minor == b"1"
-    block = head[start.end() :]
-    if before is not None and before.block == block and before.method == method and before.minor == newest:
-        return msgspec.structs.replace(before, target=target, path=path)
+    return Line(method, target, path_of(target), minor == b"1", head[start.end() :])
+
+
+def read_again(line: Line, before: RequestHead, shape: Shape | None) -> RequestHead | None:
+    """The request behind ``line`` where its fields are those of ``before``, or fit its ``shape``.
+
+    None: they must be read in full.
+    """
+    if before.method != line.method or before.minor != line.newest:
+        return None
+    if before.block == line.block:
+        return msgspec.structs.replace(before, target=line.target, path=line.path)
+    values = shape.values(line.block) if shape is not None else None
+    if shape is None or values is None:
+        return None
+    noted = {name: [value] for name, value in zip(shape.names, values, strict=True)}
+    length = before.length
+    if b"content-length" in noted:
+        (said,) = noted[b"content-length"]
+        length = int(said) if said.isdigit() and len(said) <= _MOST_DIGITS else None
+        if length is None or bool(length) != before.has_body:
+            return None  # more depends on that
+    found = before.fields.copy()
+    for place, value in zip(shape.places, values, strict=True):
+        found[place] = found[place][0], value
+    return msgspec.structs.replace(
+        before,
+        target=line.target,
+        path=line.path,
+        fields=found,
+        length=length,
+        authorization=noted.get(b"authorization", before.authorization),
+        request_id=_request_id(noted) if b"x-request-id" in noted or b"traceparent" in noted else b"",
+        block=line.block,
+        passed=shape.passed(values),
+    )
+
+
+def shape_of_request(request: RequestHead) -> Shape | None:
+    """What other heads may have in common with that of ``request``."""
+    return shape_of(request.block, request.fields, _VARYING, fields.goes_upstream, request.hop_by_hop)
+
+
+def read_fields(head: bytes, line: Line) -> RequestHead:
+    """The request in ``head``, whose first line is ``line``. Raises ``RequestRefused``."""
+    method, target, path, newest, block = line
     found = _take_apart(head)
-    if head.translate(None, _TEXT) != b"\r\n" * (len(found) + 2):  # a line for each, and the first and the last
+    if head.translate(None, TEXT) != b"\r\n" * (len(found) + 2):  # a line for each, and the first and the last
         raise RequestRefused("the head holds a control character, or a CR or LF alone")
     if len(found) > MAX_FIELDS:
         raise HeadTooLarge(f"the head has more than {MAX_FIELDS} fields")
@@ -195,7 +251,7 @@ def _framing(noted: dict[bytes, list[bytes]], *, newest: bool) -> tuple[int | No
         return None, True
     if lengths is None:
         return None, False
-    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 18:
+    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _MOST_DIGITS:
         raise FramingRefused("Content-Length is not one whole number")
     return int(lengths[0]), False
 

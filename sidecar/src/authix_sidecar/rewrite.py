@@ -120,7 +120,7 @@ def framing(answer: AnswerHead, minor: int) -> Framing:
 
 def answer_head(answer: AnswerHead, how: Framing, *, minor: int, keep_alive: bool) -> bytes:
     """The head that goes to a client of HTTP/1.``minor``."""
-    lines = [status_line(answer.status, answer.reason), downstream_lines(answer.fields, answer.hop_by_hop)]
+    lines = [status_line(answer.status, answer.reason), answer.passed]
     if answer.length is not None and answer.status >= 200 and answer.status != 204:
         lines.append(b"Content-Length: %d\r\n" % answer.length)
     elif how is Framing.CHUNKED:
