@@ -148,13 +148,14 @@ class ClientConnection(asyncio.Protocol):
 
     def finish(self) -> None:
         """The answer is complete."""
-        self._report(ALLOWED)
+        now = monotonic()
+        self._report(ALLOWED, now)
         self._held = False
         if not self._keep or self._ended:
             self._end_gently()
             return
         if self._reader.complete:
-            self._await_request()
+            self._await_request(now)
         else:
             self._state = _State.DISCARD
             self._restart_clock()
@@ -299,7 +300,7 @@ class ClientConnection(asyncio.Protocol):
         if self._state is _State.DISCARD:
             self._reader.content()
             if self._reader.complete:
-                self._await_request()
+                self._await_request(monotonic())
             return True
         return False
 
@@ -315,11 +316,13 @@ class ClientConnection(asyncio.Protocol):
         self.request = request
         self.request_id = request.request_id or new_id().encode()
         self._state = _State.BODY
-        self._body_until = monotonic() + BODY_TIME
         content = self._reader.content()
         if self._reader.complete:
             self._state = _State.ANSWER
-        self._restart_clock()
+            self.deadline = inf
+        else:
+            self._body_until = monotonic() + BODY_TIME
+            self._restart_clock()
         self._port.begin(self, request, content)
         return True
 
@@ -349,9 +352,9 @@ class ClientConnection(asyncio.Protocol):
             self._last = True
             self.refuse(error)
 
-    def _await_request(self) -> None:
+    def _await_request(self, now: float) -> None:
         self._state = _State.HEAD
-        self._idle_since = monotonic()
+        self._idle_since = now
         self.deadline = self._idle_since + (SEND_TIME if self._slow else IDLE_TIME)
 
     def _restart_clock(self) -> None:
@@ -403,10 +406,10 @@ class ClientConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_lost()
-            self._report(CLIENT_GONE)
+            self._report(CLIENT_GONE, monotonic())
 
-    def _report(self, code: str) -> None:
-        seconds = monotonic() - self._started
+    def _report(self, code: str, now: float) -> None:
+        seconds = now - self._started
         name = self.request_id.decode("ascii")
         waited = self._waited if self.status else seconds
         self._port.report(Ended(self.request, self.status or CLIENT_CLOSED, waited, seconds, self.code or code, name))

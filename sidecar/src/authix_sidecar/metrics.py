@@ -6,18 +6,29 @@ Rule: counting is adding to a plain number; families are built when somebody ask
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import CollectorRegistry
 
-from authix.histograms import Histogram, buckets
+from authix.histograms import BOUNDS, buckets
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 Samples = dict[tuple[str, ...], float]
 """Values by those of the labels."""
+
+
+class _Answered:
+    """What one port has answered. Of this program's one thread, so it needs no lock."""
+
+    def __init__(self) -> None:
+        self.by_digit = [0] * 10
+        """By the status's first digit."""
+        self.by_time = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
 
 
 class Metrics:
@@ -30,9 +41,7 @@ class Metrics:
         """By code."""
         self.cuts: Counter[str] = Counter()
         """Streams cut, by the code of why."""
-        self._requests: Counter[tuple[str, int]] = Counter()
-        """By port and by the status's first digit."""
-        self._durations: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self._answered: dict[str, _Answered] = {}
         """By port."""
         self._counters: list[tuple[str, str, Callable[[], int]]] = []
         self._gauges: list[tuple[str, str, tuple[str, ...], Callable[[], Samples]]] = []
@@ -41,8 +50,12 @@ class Metrics:
 
     def answered(self, port: str, status: int, seconds: float) -> None:
         """Count a request that has ended; ``seconds`` went by until the head of its answer."""
-        self._requests[port, status // 100] += 1
-        self._durations[port].observe(seconds)
+        numbers = self._answered.get(port)
+        if numbers is None:
+            numbers = self._answered[port] = _Answered()
+        numbers.by_digit[status // 100] += 1
+        numbers.by_time[bisect_left(BOUNDS, seconds)] += 1
+        numbers.seconds += seconds
 
     def counter(self, name: str, text: str, read: Callable[[], int]) -> None:
         """Tell ``read()``, which only grows, as ``name`` with ``_total`` behind it."""
@@ -78,16 +91,18 @@ class Metrics:
         requests = CounterMetricFamily(
             "authix_sidecar_requests", "Requests answered, by port and class of status.", labels=["port", "status"]
         )
-        for (port, digit), count in sorted(self._requests.items()):
-            requests.add_metric([port, f"{digit}xx"], count)
+        for port, numbers in sorted(self._answered.items()):
+            for digit, count in enumerate(numbers.by_digit):
+                if count:
+                    requests.add_metric([port, f"{digit}xx"], count)
         yield requests
         durations = HistogramMetricFamily(
             "authix_sidecar_request_seconds",
             "From a request's first byte to the head of its answer, by port.",
             labels=["port"],
         )
-        for port, histogram in sorted(self._durations.items()):
-            durations.add_metric([port], *buckets(histogram.values()))
+        for port, numbers in sorted(self._answered.items()):
+            durations.add_metric([port], *buckets((*numbers.by_time, numbers.seconds)))
         yield durations
         for name, text, count_now in self._counters:
             yield CounterMetricFamily(name, text, value=count_now())

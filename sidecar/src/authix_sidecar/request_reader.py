@@ -29,7 +29,9 @@ class RequestReader:
         self._buffer = b""
         self._searched = 0
         self._body: Body = NO_BODY
+        self._head = b""
         self._before: RequestHead | None = None
+        """What was read out of it."""
         self._shape: Shape | None = None
         self._misfits = Misfits()
 
@@ -60,24 +62,24 @@ class RequestReader:
             return None
         end += len(END_OF_HEAD)
         head, self._buffer, self._searched = self._buffer[:end], self._buffer[end:], 0
-        line = read_line(head)
-        request = read_again(line, self._before, self._shape) if self._before is not None else None
-        if request is not None:
-            self._misfits.end()
-            if len(head) <= KEPT_HEAD:
-                self._before = request
-        else:
-            request = read_fields(head, line)
-            if len(head) <= KEPT_HEAD:
-                self._remember(request)
+        request = self._before if head == self._head and self._before is not None else self._read(head)
         self._body = body_of(request)
         return request
 
-    def _remember(self, request: RequestHead) -> None:
-        if self._misfits.worth_learning():
-            self._before, self._shape = request, shape_of_request(request)
-        elif self._before is None:
-            self._before = request
+    def _read(self, head: bytes) -> RequestHead:
+        line, before, kept = read_line(head), self._before, len(head) <= KEPT_HEAD
+        request = read_again(line, before, self._shape) if before is not None else None
+        if request is not None:
+            self._misfits.end()
+            if kept:
+                self._head, self._before = head, request
+            return request
+        request = read_fields(head, line)
+        if kept and self._misfits.worth_learning():
+            self._head, self._before, self._shape = head, request, shape_of_request(request)
+        elif kept and before is None:
+            self._head, self._before = head, request
+        return request
 
     def content(self) -> bytes:
         """What is here of the body. Raises ``BodyMalformed``."""

@@ -98,9 +98,11 @@ class UpstreamConnection(asyncio.Protocol):
         """Send a request's head and what is here of its body; ``asked`` are the protocols it would upgrade to."""
         self._receiver = receiver
         self._silence, total = self._patience
-        self._until = monotonic() + total
+        now = monotonic()
+        self._until = now + total
+        self.deadline = min(now + self._silence, self._until)
         self._reader.expect(method, asked)
-        self.write(data)
+        self._transport.write(data)
 
     def write(self, data: bytes) -> None:
         self.deadline = min(monotonic() + self._silence, self._until)
