@@ -70,25 +70,12 @@ STARTS = GOOD_STARTS | starts(
     methods=(b"TRACE", b"BREW"),
     versions=(b"2.0",),
 )
-VALUES = st.sampled_from(
-    [
-        *(
-            b"0",
-            b"3",
-            b"3 ",
-            b"0003",
-            b"+3",
-            b"3, 3",
-            b"4" * 19,
-            b"",
-            b"\t7\t",
-            b"Bearer a",
-            b"Bearer bb",
-            b"Bearer a\rb",
-        ),
-        *(b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01", b"id-1", b"a b", b"a\nb", b"a\0", b"caf\xc3\xa9", b"a\r\n b"),
-    ]
-)
+ALL_VALUES = [
+    *(b"0", b"3", b"3 ", b"0003", b"+3", b"3, 3", b"4" * 18, b"4" * 19, b"", b"\t7\t"),
+    *(b"Bearer a", b"Bearer bb", b"Bearer a\rb", b"a b", b"a\nb", b"a\0", b"a\x7f", b"caf\xc3\xa9", b"a\r\n b"),
+    *(b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01", b"id-1"),
+]
+VALUES = st.sampled_from(ALL_VALUES)
 LINES = [
     *(b"Host: a", b"host: b", b"Content-Length: 3", b"Transfer-Encoding: chunked", b"Expect: 100-continue"),
     *(b"Connection: close", b"Connection: upgrade, X", b"Upgrade: websocket", b"X: y", b"X-Request-Id: 7"),
@@ -163,6 +150,16 @@ def test_a_head_is_read_alike_whatever_came_before_it_on_its_connection(heads: l
         assert next_one == alone
         if isinstance(alone, str):
             return  # so does its connection
+
+
+@pytest.mark.parametrize("value", ALL_VALUES)
+@pytest.mark.parametrize("name", [b"Authorization", b"Content-Length", b"Cookie", b"traceparent", b"X-Request-Id"])
+def test_a_value_is_read_alike_though_all_else_was_read_before(name: bytes, value: bytes) -> None:
+    reader = RequestReader()
+    heads = [as_head(b"POST / HTTP/1.1\r\n", [b"Host: h", name + b": " + said, b"X: y"]) for said in (b"1", b"2", b"3")]
+    assert all(isinstance(read_on(reader, head), RequestHead) for head in heads)
+    head = as_head(b"POST / HTTP/1.1\r\n", [b"Host: h", name + b": " + value, b"X: y"])
+    assert read_on(reader, head) == read_on(RequestReader(), head)
 
 
 @given(
@@ -315,6 +312,20 @@ def test_an_answer_is_read_alike_whatever_came_before_it_on_its_connection(
         assert read_answer_in(reader, wire, method, cuts) == alone
         if isinstance(alone, str) or not (reader.complete and reader.keep_alive) or reader.surplus:
             return  # so does its connection
+
+
+@pytest.mark.parametrize("value", ALL_VALUES)
+@pytest.mark.parametrize("name", [b"Content-Length", b"Date", b"ETag", b"Last-Modified", b"X-Request-Id"])
+def test_an_answers_value_is_read_alike_though_all_else_was_read_before(name: bytes, value: bytes) -> None:
+    def wire(said: bytes) -> bytes:
+        length = b"" if name == b"Content-Length" else b"Content-Length: 3\r\n"
+        return b"HTTP/1.1 200 OK\r\n%b%b: %b\r\nX: y\r\n\r\nabc" % (length, name, said)
+
+    reader = AnswerReader()
+    for _ in range(3):
+        read_answer_in(reader, wire(b"3"), b"GET", [])
+        assert reader.complete
+    assert read_answer_in(reader, wire(value), b"GET", []) == read_answer_in(AnswerReader(), wire(value), b"GET", [])
 
 
 @given(st.sampled_from([answer for answer in ANSWERS if answer[3]]), st.binary(min_size=1, max_size=50))
