@@ -98,7 +98,7 @@ def run(results: Results, folder: Path, *, rounds: int, users: int, many: int) -
         found: dict[str, list[Measured]] = {kind: [] for kind in kinds}
         for number in range(-1, rounds):
             for kind, (authix, sessions) in kinds.items():
-                talks = [authix.refresh(session, 10) for session in sessions]
+                talks = [authix.refresh(session, 20) for session in sessions]
                 clients = CONNECTIONS * (
                     2 if authix is double else 1
                 )  # as many a worker: what comes together is cheaper

@@ -313,8 +313,10 @@ def check(made: list[Made], changes: list[tuple[str, int, bytes, int]], places: 
             assert forwarded == sent
 
 
+TIMES = st.integers(3, 5)
 EXAMPLES = given(
-    made=st.lists(requests(), min_size=1, max_size=4),
+    # also the same again and again, of which the changes make almost the same
+    made=st.lists(requests(), min_size=1, max_size=4) | st.builds(lambda one, times: [one] * times, requests(), TIMES),
     changes=CHANGES,
     places=st.lists(st.integers(0, 2000), max_size=5),
     hasty=st.booleans(),

@@ -257,6 +257,21 @@ def test_a_request_with_two_readings_is_refused_and_reaches_nobody(fleet: Fleet,
     assert b"/seen" not in fleet.upstream.received()
 
 
+@pytest.mark.parametrize("request_bytes", HEADS.values(), ids=HEADS.keys())
+def test_nor_does_one_that_follows_good_ones_and_resembles_them(fleet: Fleet, request_bytes: bytes) -> None:
+    wire = fleet.dial()
+    for length in (5, 7, 9):  # so that their heads are known but for the length and the token
+        good = post(b"Content-Length: %d" % length, body=b"x" * length, start=b"POST /good HTTP/1.1")
+        assert wire.send(wire_form(fleet, good)).answer().status == 200
+    wire.try_send(wire_form(fleet, request_bytes))
+    everything = wire.rest()
+    fleet.settle()
+    assert refused(everything), everything
+    assert [request.target for request in fleet.upstream.requests] == ["/good"] * 3
+    assert fleet.upstream.incomplete == 0
+    assert b"/seen" not in fleet.upstream.received()
+
+
 @pytest.mark.parametrize("body", CHUNKS.values(), ids=CHUNKS.keys())
 def test_a_malformed_chunk_in_the_first_packet_reaches_nobody(fleet: Fleet, body: bytes) -> None:
     wire = fleet.dial()
