@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from authix_issuer.adapters.redis_pipeline import DEADLINE, RedisEngine
 from authix_issuer.adapters.redis_sessions import SHARDS, RedisSessions, shard_of
 from authix_issuer.errors import StoreUnavailable
 from authix_issuer.ports import KEEP_EXPIRED_US, Grants, NewSession, Presented, Rotated, Scope, concerns
+from tests.programs import HOST, eventually
 from tests.servers.redis import RedisCluster, RedisServer
+from tests.servers.tcp_proxy import TcpProxy
 
 ANN = "a" * 32
 HOUR_US = 3_600_000_000
@@ -224,6 +227,24 @@ async def test_a_redis_that_is_away_is_said_within_the_deadline_and_comes_back_b
         assert time.monotonic() - began < DEADLINE + 2
         await asyncio.to_thread(redis_server.start) if how == "dead" else redis_server.resume()
         assert await repeated(store, shown)
+
+
+async def test_a_server_that_is_the_master_no_longer_is_left_for_the_one_that_is(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """As behind a name, or a proxy, that leads to the master of the moment."""
+    with RedisServer(tmp_path / "successor") as successor, TcpProxy(redis_server.port) as way:
+        async with RedisEngine(f"redis://{HOST}:{way.port}/0") as engine:
+            store = RedisSessions(engine)
+            opened, shown = new_session()
+            await store.open(opened)
+            successor.cli("REPLICAOF", HOST, str(redis_server.port))
+            eventually(lambda: "master_link_status:up" in successor.cli("INFO", "replication"), "the copy is whole")
+            successor.cli("REPLICAOF", "NO", "ONE")
+            redis_server.cli("REPLICAOF", HOST, str(successor.port))
+            way.upstream_port = successor.port
+            assert isinstance(await store.refresh(shown, 0, grace_us=0), Rotated)
+            assert await store.close(shown, Scope.SESSION) is not None
 
 
 async def test_one_dead_node_of_a_cluster_hurts_only_its_own_users(redis_cluster: RedisCluster) -> None:

@@ -21,7 +21,7 @@ import hiredis
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from authix.errors import SettingsError
 from authix_issuer.adapters.unreachable import REDIS, why
@@ -69,7 +69,7 @@ class _Line:
         self._connection.socket_timeout = None  # whoever exchanges has a deadline for all of it
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers in their order, errors of Redis among them. After anything else it connects anew."""
+        """The answers in their order, errors of Redis among them. After a failure it connects anew."""
         connection, answers = self._connection, []
         packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type] # its stub says: one argument
         try:
@@ -77,6 +77,8 @@ class _Line:
             for _ in packed:
                 try:
                     answers.append(await connection.read_response(timeout=math.inf))
+                except ReadOnlyError:  # it was the master when we connected; who asks anew finds the one of now
+                    raise
                 except ResponseError as error:
                     answers.append(error)
         except BaseException:
