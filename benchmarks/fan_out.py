@@ -1,10 +1,11 @@
-"""A logout on its way to 100, 1,000 and 10,000 verifiers that follow the issuer's HTTP feed or Kafka.
+"""A logout on its way to 100, 1,000 and 10,000 verifiers that follow the issuer's HTTP feed, a sidecar's, or Kafka.
 
 All verifiers are in this process, each on TCP connections of its own: SDK verifiers, each with an access token that it
 has accepted, and readers, which parse every event and do nothing with it. Programs share the machine's cores, so a
 figure of many followers is of both sides at work. "Answered" is counted from the answer to the logout, "asked" from its
-request. "A heartbeat" and "a logout" are CPU µs of the issuer (of the broker) for one event to one follower: what is
-used beyond the same without followers. Reads at most 20 s of heartbeats and so many logouts for each number.
+request. "A heartbeat" and "a logout" are CPU µs of whoever is followed (the issuer, the sidecar, the broker) for one
+event to one follower: what is used beyond the same without followers. Reads at most 20 s of heartbeats and so many
+logouts for each number.
 """
 
 from __future__ import annotations
@@ -31,15 +32,17 @@ import uvloop
 from authix import Authix, AuthixError, sse
 from authix.events import Heartbeat, decode_event
 from benchmarks.kafka_readers import KafkaReader
-from benchmarks.report import cpu_seconds, machine
+from benchmarks.report import compiled_python, cpu_seconds, machine
 from tests.late_verifier import resident
-from tests.programs import HOST, IssuerProgram, login, register
+from tests.programs import HOST, IssuerProgram, SidecarProgram, login, register
 from tests.servers.kafka import KafkaServer
 
 FOLLOWERS = (100, 1_000, 10_000)
 ON_KAFKA = (50, 100, 200, 400)
 KAFKA_READERS = (1_000, 3_000)
 """Followers in all: a broker on the same two cores carries no more."""
+BEHIND_SIDECAR = (100, 300, 1_000)
+FEEDS = ("http", "sidecar", "kafka")
 VERIFIERS = 100
 AT_ONCE = 50
 """Connections that are being made."""
@@ -199,17 +202,15 @@ def be_user(url: str) -> None:
                 print(asked, time.monotonic(), flush=True)
 
 
-async def follow_http(crowd: Crowd, issuer: IssuerProgram, count: int) -> None:
+async def follow_http(crowd: Crowd, port: int, count: int) -> None:
     """``count`` more readers of the feed."""
     loop, slots = asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)
-    request = f"GET /revocations HTTP/1.1\r\nHost: {HOST}:{issuer.port}\r\nAccept: {sse.CONTENT_TYPE}\r\n\r\n".encode(
-        "ascii"
-    )
+    request = f"GET /revocations HTTP/1.1\r\nHost: {HOST}:{port}\r\nAccept: {sse.CONTENT_TYPE}\r\n\r\n".encode("ascii")
 
     async def one() -> None:
         async with slots:
             make = partial(Reader, request, crowd.heard)
-            _, reader = await loop.create_connection(make, HOST, issuer.port)
+            _, reader = await loop.create_connection(make, HOST, port)
             await reader.live
             crowd.readers.append(reader)
 
@@ -317,11 +318,20 @@ def rss(pid: int) -> int:
     return int(pages) * resource.getpagesize()
 
 
-async def on_http(folder: Path, steps: list[int], logouts: int, **env: str) -> None:
-    issuer = IssuerProgram(folder / "issuer", **env).start().ready()
-    assert issuer.process is not None
-    pid = issuer.process.pid
-    print("HTTP feed of one issuer", HEADER, sep="\n  ")
+async def on_http(folder: Path, steps: list[int], logouts: int, *, behind_sidecar: bool = False) -> None:
+    """Followers of an issuer, or of a sidecar that follows it."""
+    issuer = IssuerProgram(folder / "issuer").start().ready()
+    server: IssuerProgram | SidecarProgram = issuer
+    port, name = issuer.port, "one issuer"
+    if behind_sidecar:
+        sidecar = SidecarProgram(folder / "sidecar", issuer.url, f"http://{HOST}:9")
+        sidecar.command[0] = compiled_python()
+        server = sidecar.start().ready()
+        port, name = sidecar.auth_port, "a sidecar that follows an issuer's"
+    assert server.process is not None
+    pid = server.process.pid
+    print(f"HTTP feed of {name}", HEADER, sep="\n  ")
+    feed = f"http://{HOST}:{port}/revocations"
     try:
         async with AsyncExitStack() as parts:
             client = await parts.enter_async_context(logging_out(issuer.url))
@@ -329,14 +339,15 @@ async def on_http(folder: Path, steps: list[int], logouts: int, **env: str) -> N
             parts.callback(crowd.close)
             await asyncio.sleep(QUIET)  # its start is no part of it
             bare = await measure(crowd, client, pid, logouts, None)
-            await verify(crowd, parts, VERIFIERS, issuer=issuer.url, audience="tests")
+            await verify(crowd, parts, VERIFIERS, issuer=issuer.url, audience="tests", feed=feed)
             for count in steps:
                 began = time.monotonic()
-                await follow_http(crowd, issuer, count - len(crowd))
+                await follow_http(crowd, port, count - len(crowd))
                 joined = time.monotonic() - began
                 await measure(crowd, client, pid, logouts, bare)
                 print(f"         ({joined:.1f} s for all to join)", flush=True)
     finally:
+        server.kill()
         issuer.kill()
 
 
@@ -371,7 +382,8 @@ async def main() -> None:
     parser.add_argument("--kafka-verifiers", type=int, nargs="+", default=ON_KAFKA, help="of the SDK")
     parser.add_argument("--kafka-followers", type=int, nargs="+", default=KAFKA_READERS, help="most are readers")
     parser.add_argument("--logouts", type=int, default=20)
-    parser.add_argument("--feeds", nargs="+", choices=("http", "kafka"), default=("http", "kafka"))
+    parser.add_argument("--behind-sidecar", type=int, nargs="+", default=BEHIND_SIDECAR)
+    parser.add_argument("--feeds", nargs="+", choices=FEEDS, default=FEEDS)
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the programs it starts inherit it
@@ -380,6 +392,8 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         if "http" in options.feeds:
             await on_http(Path(name), steps, options.logouts)
+        if "sidecar" in options.feeds:
+            await on_http(Path(name) / "behind", options.behind_sidecar, options.logouts, behind_sidecar=True)
         if "kafka" in options.feeds:
             if missing := KafkaServer.missing():
                 print(f"  Kafka not measured: {missing}")

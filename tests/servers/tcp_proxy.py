@@ -35,7 +35,7 @@ class TcpProxy:
         self._delay = 0.0
         self._cut_after: int | None = None
         self._requests_pass, self._answers_pass = asyncio.Event(), asyncio.Event()
-        self._accepting: asyncio.Task[None] | None = None
+        self._accepting = False
         self._links: set[asyncio.Task[None]] = set()
 
     def start(self) -> Self:
@@ -95,9 +95,11 @@ class TcpProxy:
         self._cut_after = None
         self._requests_pass.set()
         self._answers_pass.set()
-        if self._accepting is None:
+        if not self._accepting:
             self._listener = self._listener or _listen(self.port)
-            self._accepting = self._loop.create_task(self._accept(self._listener))
+            # not by a task: one that is cancelled may have accepted a connection that nobody gets then
+            self._loop.add_reader(self._listener, self._accept, self._listener)
+            self._accepting = True
 
     async def _cut(self) -> None:
         links = list(self._links)
@@ -106,11 +108,9 @@ class TcpProxy:
         await asyncio.gather(*links, return_exceptions=True)
 
     async def _refuse(self) -> None:
-        if self._accepting is not None:
-            self._accepting.cancel()
-            await asyncio.gather(self._accepting, return_exceptions=True)
-            self._accepting = None
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._accepting = False
             self._listener.close()
             self._listener = None
         await self._cut()
@@ -125,13 +125,15 @@ class TcpProxy:
     async def _cut_later(self, size: int) -> None:
         self._cut_after = size
 
-    async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(listener)
-            self.accepted += 1
-            link = self._loop.create_task(self._serve(client))
-            self._links.add(link)
-            link.add_done_callback(partial(self._let_go, client))
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # it has gone already
+            return
+        self.accepted += 1
+        link = self._loop.create_task(self._serve(client))
+        self._links.add(link)
+        link.add_done_callback(partial(self._let_go, client))
 
     def _let_go(self, client: socket.socket, link: asyncio.Task[None]) -> None:
         self._links.discard(link)
