@@ -213,6 +213,36 @@ async def closed_with(socket: ClientConnection) -> int | None:
     return socket.close_code
 
 
+async def test_a_sidecar_that_had_no_time_answers_all_that_had_connected_before_its_end(
+    issuer: IssuerProgram, start_sidecar: StartSidecar, dial: Dial
+) -> None:
+    sidecar = start_sidecar(issuer.url, f"http://{HOST}:9", **PATIENT)
+    await asyncio.to_thread(sidecar.ready)
+    assert sidecar.process is not None
+    sidecar.process.send_signal(signal.SIGSTOP)
+    wires = await dial(sidecar.proxy_port, IN_FLIGHT)
+    for wire in wires:
+        wire.writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    sidecar.process.send_signal(signal.SIGTERM)
+    sidecar.process.send_signal(signal.SIGCONT)
+    async with asyncio.timeout(DEADLINE):
+        assert {await wire.reader.readline() for wire in wires} == {b"HTTP/1.1 401 Unauthorized\r\n"}
+
+
+async def test_an_issuer_that_had_no_time_answers_all_that_had_connected_before_its_end(
+    start_issuer: StartIssuer, dial: Dial
+) -> None:
+    issuer = start_issuer(**PATIENT)
+    send_signal(issuer, signal.SIGSTOP)
+    wires = await dial(issuer.port, 80)
+    for wire in wires:
+        wire.writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+    send_signal(issuer)
+    send_signal(issuer, signal.SIGCONT)
+    async with asyncio.timeout(DEADLINE):
+        assert {await wire.reader.readline() for wire in wires} == {b"HTTP/1.1 200 OK\r\n"}
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_sidecar_answers_all_that_wait_for_the_service_and_says_goodbye_to_websockets(
     workers: str, issuer: IssuerProgram, start_sidecar: StartSidecar, dial: Dial

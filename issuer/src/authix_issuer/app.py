@@ -20,6 +20,7 @@ from sanic.response import BaseHTTPResponse
 from swagger_ui_bundle import swagger_ui_path
 
 from authix import tracing
+from authix.accepting import accept_all
 from authix.errors import AuthixError
 from authix_issuer import (
     account_routes,
@@ -73,6 +74,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
         AUTO_EXTEND=False,
     )
     app.ctx.metrics = metrics = Metrics()
+    app.ctx.listeners = ()
     app.blueprint([routes.routes, account_routes.routes, admin_routes.routes, oauth_routes.routes])
     app.exception(IssuerError)(answers.refuse)
     app.exception(AuthixError)(answers.refuse_token)
@@ -93,7 +95,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
     async def end_streams(app: Sanic[Any, Any]) -> None:
         app.config.KEEP_ALIVE = False
         app.ctx.issuer.feed.end()
-        await asyncio.sleep(0)  # what has connected is accepted, and answered, before the port is closed
+        await accept_all(app.ctx.listeners)
 
     @app.after_server_stop
     async def stop(app: Sanic[Any, Any]) -> None:

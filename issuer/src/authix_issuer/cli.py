@@ -160,6 +160,7 @@ def _serve(
     read_level: ReadLevel,
 ) -> None:
     app = build_app(settings)
+    app.ctx.listeners = (listener,)
     app.after_server_start(begin)
     level = LiveLevel(settings.log_level, read_level)
 

@@ -16,6 +16,7 @@ from math import inf
 from time import monotonic
 
 from authix import Authix, tracing
+from authix.accepting import accept_all
 from authix.access_log import AccessLog
 from authix.errors import NotReady, SettingsError
 from authix.log_level import LiveLevel
@@ -219,7 +220,7 @@ async def serve(
         gc.freeze()  # what lives as long as the program is not looked through again and again
         await signalled.wait()
         logger.info("stopping")
-        await asyncio.sleep(0)  # what has connected is accepted before the ports are closed
+        await accept_all(sockets)
         for server in servers:
             server.close()
         await sidecar.drain(hurry, settings.drain_time)
