@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-WITHIN: Final = 1.0
+WITHIN: Final = 0.5
 """Seconds after which those that still come are left to others."""
 _TURNS = 4
 """Of the event loop, until a protocol has heard of its connection."""
