@@ -11,15 +11,11 @@ import httptools
 
 from authix_sidecar.answers import AnswerHead, read_again, read_answer, shape_of_answer
 from authix_sidecar.errors import UpstreamBroken
-from authix_sidecar.fields import Field
-from authix_sidecar.shapes import Misfits, Shape
+from authix_sidecar.fields import END_OF_HEAD, Field
+from authix_sidecar.shapes import Known
 
 MAX_HEAD = 64 * 1024
 """Longest head in bytes, with the interim answers before it."""
-
-KEPT_HEAD = 2048
-"""Longest head in bytes that is learned."""
-END_OF_HEAD = b"\r\n\r\n"
 _UNCOUNTED = -1
 
 
@@ -28,10 +24,7 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._before: AnswerHead | None = None
-        self._block = b""
-        self._shape: Shape | None = None
-        self._misfits = Misfits()
+        self._known: Known[AnswerHead] = Known()
         self.expect(b"", b"")
 
     def expect(self, method: bytes, asked: bytes) -> None:
@@ -62,7 +55,7 @@ class AnswerReader:
             return
         first = not self.head_bytes
         if self.head is None:
-            if first and self._shape is not None and self._method != b"HEAD" and self._read_again(data):
+            if first and self._known.shape is not None and self._method != b"HEAD" and self._read_again(data):
                 return
             self.head_bytes += len(data)
         try:
@@ -78,17 +71,15 @@ class AnswerReader:
 
     def _read_again(self, data: bytes) -> bool:
         """Whether the whole head is in ``data`` and fits; then it is read."""
-        before, shape = self._before, self._shape
-        end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
-        if before is None or shape is None or end < len(END_OF_HEAD):
+        known, end = self._known, data.find(END_OF_HEAD) + len(END_OF_HEAD)
+        if known.read is None or known.shape is None or end < len(END_OF_HEAD):
             return False
         block = data[:end]
-        head = before if block == self._block else read_again(block, before, shape)
+        head = known.read if block == known.head else read_again(block, known.read, known.shape)
         if head is None:
             return False
-        self._misfits.end()
-        self.head = self._before = head
-        self._block = block
+        known.fitted(block, head)
+        self.head = head
         self.head_bytes = len(data)
         self.keep_alive = True
         self._left = (head.length or 0) if head.has_body else 0
@@ -108,15 +99,11 @@ class AnswerReader:
     def _remember(self, data: bytes, answer: AnswerHead) -> None:
         """Learn the head in ``data`` where that is worth it."""
         end = data.find(END_OF_HEAD) + len(END_OF_HEAD)
-        if (
-            self.keep_alive
-            and self._method != b"HEAD"
-            and not self.interims
-            and len(END_OF_HEAD) <= end <= KEPT_HEAD
-            and self._misfits.worth_learning()
-        ):
-            self._before, self._block = answer, data[:end]
-            self._shape = shape_of_answer(self._block, self._fields, answer)
+        if not self.keep_alive or self._method == b"HEAD" or self.interims or end < len(END_OF_HEAD):
+            return
+        block = data[:end]
+        if self._known.worth_learning(block):
+            self._known.learn(block, answer, shape_of_answer(block, self._fields, answer))
 
     def _read_head(self, whole: bytes) -> None:
         if self._status:

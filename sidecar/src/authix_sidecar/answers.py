@@ -15,7 +15,6 @@ from authix_sidecar.shapes import Shape, shape_of
 
 EVENT_STREAM = b"text/event-stream"
 _WITHOUT_BODY = frozenset({204, 304})
-_MOST_DIGITS = 18
 _VARYING = frozenset({b"content-length", b"date", b"etag", b"last-modified", b"x-request-id"})
 _NOTED = frozenset({b"connection", b"content-length", b"content-type", b"transfer-encoding", b"upgrade"})
 
@@ -54,9 +53,9 @@ def read_answer(*, status: int, reason: bytes, found: list[Field], method: bytes
         raise UpstreamBroken("the upstream's Transfer-Encoding is not exactly 'chunked'")
     length = None
     if lengths is not None:
-        if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _MOST_DIGITS:
+        length = fields.length_in(lengths[0])
+        if len(lengths) > 1 or length is None:
             raise UpstreamBroken("the upstream's Content-Length is not one whole number")
-        length = int(lengths[0])
     upgrade = b""
     if status == 101:
         upgrade = b", ".join(noted.get(b"upgrade", ()))
@@ -95,9 +94,9 @@ def read_again(head: bytes, before: AnswerHead, shape: Shape) -> AnswerHead | No
     length = before.length
     for name, value in zip(shape.names, values, strict=True):
         if name == b"content-length":
-            if not value.isdigit() or len(value) > _MOST_DIGITS:
+            length = fields.length_in(value)
+            if length is None:
                 return None
-            length = int(value)
     if (length == 0) != (before.length == 0):
         return None  # whether there is a body depends on that
     return msgspec.structs.replace(before, length=length, passed=shape.passed(values))

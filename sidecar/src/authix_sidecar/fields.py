@@ -13,9 +13,11 @@ from functools import lru_cache
 
 Field = tuple[bytes, bytes]
 
+END_OF_HEAD = b"\r\n\r\n"
 TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """What a field's value may hold (RFC 9110, 5.5)."""
 
+_MOST_DIGITS = 18
 _NO_TOKENS: frozenset[bytes] = frozenset()
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_ALPHANUMERIC = re.compile(rb"[^0-9a-z]")
@@ -50,6 +52,11 @@ _NOT_FORWARDED = HOP_BY_HOP | _FRAMING | _A_PROXYS_WORD | _OURS_TO_SAY
 def is_token(name: bytes) -> bool:
     """Whether ``name`` may name a field at all (RFC 9110, 5.6.2)."""
     return _TOKEN.fullmatch(name) is not None
+
+
+def length_in(value: bytes) -> int | None:
+    """The number that a ``Content-Length`` of ``value`` says (RFC 9110, 8.6); None where it is none."""
+    return int(value) if value.isdigit() and len(value) <= _MOST_DIGITS else None
 
 
 @lru_cache(maxsize=2048)

@@ -7,8 +7,8 @@ asked for.
 from __future__ import annotations
 
 from authix_sidecar.bodies import NO_BODY, Body, body_of
+from authix_sidecar.fields import END_OF_HEAD
 from authix_sidecar.requests import (
-    END_OF_HEAD,
     RequestHead,
     check_beginning,
     read_again,
@@ -16,10 +16,7 @@ from authix_sidecar.requests import (
     read_line,
     shape_of_request,
 )
-from authix_sidecar.shapes import Misfits, Shape
-
-KEPT_HEAD = 2048
-"""Longest head in bytes that is kept, once read in full, for the next ones of its connection."""
+from authix_sidecar.shapes import Known
 
 
 class RequestReader:
@@ -29,11 +26,7 @@ class RequestReader:
         self._buffer = b""
         self._searched = 0
         self._body: Body = NO_BODY
-        self._head = b""
-        self._before: RequestHead | None = None
-        """What was read out of it."""
-        self._shape: Shape | None = None
-        self._misfits = Misfits()
+        self._known: Known[RequestHead] = Known()
 
     def feed(self, data: bytes) -> None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -62,23 +55,22 @@ class RequestReader:
             return None
         end += len(END_OF_HEAD)
         head, self._buffer, self._searched = self._buffer[:end], self._buffer[end:], 0
-        request = self._before if head == self._head and self._before is not None else self._read(head)
+        known = self._known
+        request = known.read if head == known.head and known.read is not None else self._read(head)
         self._body = body_of(request)
         return request
 
     def _read(self, head: bytes) -> RequestHead:
-        line, before, kept = read_line(head), self._before, len(head) <= KEPT_HEAD
-        request = read_again(line, before, self._shape) if before is not None else None
+        line, known = read_line(head), self._known
+        request = read_again(line, known.read, known.shape) if known.read is not None else None
         if request is not None:
-            self._misfits.end()
-            if kept:
-                self._head, self._before = head, request
+            known.fitted(head, request)
             return request
         request = read_fields(head, line)
-        if kept and self._misfits.worth_learning():
-            self._head, self._before, self._shape = head, request, shape_of_request(request)
-        elif kept and before is None:
-            self._head, self._before = head, request
+        if known.worth_learning(head):
+            known.learn(head, request, shape_of_request(request))
+        elif known.read is None:
+            known.fitted(head, request)
         return request
 
     def content(self) -> bytes:

@@ -33,7 +33,6 @@ from authix_sidecar.targets import path_of
 MAX_HEAD = 16 * 1024
 """Longest head in bytes, request line and blank line included."""
 MAX_FIELDS = 100
-END_OF_HEAD = b"\r\n\r\n"
 
 _START = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -51,7 +50,6 @@ _NOTED = frozenset(
         b"x-request-id",
     }
 )
-_MOST_DIGITS = 18
 _VARYING = frozenset({b"authorization", b"content-length", b"cookie", b"traceparent", b"x-request-id"})
 # Protocols that carry requests of their own, which nobody would judge inside a tunnel
 _CARRIES_REQUESTS = (b"h2", b"http", b"tls")
@@ -166,8 +164,7 @@ def read_again(line: Line, before: RequestHead, shape: Shape | None) -> RequestH
     noted = {name: [value] for name, value in zip(shape.names, values, strict=True)}
     length = before.length
     if b"content-length" in noted:
-        (said,) = noted[b"content-length"]
-        length = int(said) if said.isdigit() and len(said) <= _MOST_DIGITS else None
+        length = fields.length_in(noted[b"content-length"][0])
         if length is None or bool(length) != before.has_body:
             return None  # more depends on that
     found = before.fields.copy()
@@ -251,9 +248,10 @@ def _framing(noted: dict[bytes, list[bytes]], *, newest: bool) -> tuple[int | No
         return None, True
     if lengths is None:
         return None, False
-    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _MOST_DIGITS:
+    length = fields.length_in(lengths[0])
+    if len(lengths) > 1 or length is None:
         raise FramingRefused("Content-Length is not one whole number")
-    return int(lengths[0]), False
+    return length, False
 
 
 def _host(values: list[bytes], *, newest: bool) -> bytes | None:

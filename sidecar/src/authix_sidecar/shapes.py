@@ -9,10 +9,15 @@ is for whoever asks to read out of it. What does not fit is read in full.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from authix_sidecar.fields import TEXT, Field, lower
 
+KEPT_HEAD = 2048
+"""Longest head in bytes that is kept for the next ones of its connection."""
 END_OF_LINE = b"\r\n"
+H = TypeVar("H")
+"""What is read out of a head."""
 
 
 class Shape:
@@ -98,21 +103,31 @@ def shape_of(
     return Shape(names, places, parts, passed)
 
 
-class Misfits:
-    """Counts the heads in a row that did not fit, and says which of them to learn: not a single one, because those
-    before may come again, and the more rarely the longer nothing fits, because to learn takes as long as to read.
+class Known(Generic[H]):
+    """The head that a connection's next one is compared with, what was read out of it, and its shape.
+
+    Not every head that did not fit is learned: not a single one, because those before may come again, and the more
+    rarely the longer nothing fits, because to learn takes as long as to read.
     """
 
-    __slots__ = ("_count",)
-
     def __init__(self) -> None:
-        self._count = 0
+        self.head = b""
+        self.read: H | None = None
+        self.shape: Shape | None = None
+        self._misfits = 0
 
-    def end(self) -> None:
-        """One did fit."""
-        self._count = 0
+    def fitted(self, head: bytes, read: H) -> None:
+        """``head`` did fit."""
+        self._misfits = 0
+        if len(head) <= KEPT_HEAD:
+            self.head, self.read = head, read
 
-    def worth_learning(self) -> bool:
-        """One more."""
-        self._count += 1
-        return self._count > 1 and not self._count & (self._count - 1)
+    def worth_learning(self, head: bytes) -> bool:
+        """Whether to learn ``head``, which did not fit."""
+        if len(head) > KEPT_HEAD:
+            return False
+        self._misfits += 1
+        return self._misfits > 1 and not self._misfits & (self._misfits - 1)
+
+    def learn(self, head: bytes, read: H, shape: Shape | None) -> None:
+        self.head, self.read, self.shape = head, read, shape
