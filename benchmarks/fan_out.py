@@ -19,18 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import httptools
 import httpx
 import uvloop
 
-from authix import Authix, AuthixError, sse
-from authix.events import Heartbeat, decode_event
+from authix import Authix, AuthixError
+from benchmarks.http_readers import HttpReader
 from benchmarks.kafka_readers import KafkaReader
 from benchmarks.report import compiled_python, cpu_seconds, machine
 from tests.late_verifier import resident
@@ -51,43 +49,6 @@ QUIET = 5.0
 HEARD_WITHIN = 60.0
 
 
-class Reader(asyncio.Protocol):
-    """Reads the feed as a follower must, and tells ``heard`` when a logout came."""
-
-    def __init__(self, request: bytes, heard: Callable[[], None]) -> None:
-        self._request = request
-        self._heard = heard
-        self._parser = httptools.HttpResponseParser(self)
-        self._events = sse.Decoder()
-        self._transport: asyncio.WriteTransport | None = None
-        self.live: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.received = 0
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's does not say so of itself
-        self._transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        self.received += len(data)
-        self._parser.feed_data(data)
-
-    def on_body(self, body: bytes) -> None:
-        for received in self._events.feed(body):
-            event = decode_event(received.data)
-            if not isinstance(event, Heartbeat):
-                self._heard()
-            elif not self.live.done():
-                self.live.set_result(None)
-
-    def connection_lost(self, reason: Exception | None) -> None:
-        if not self.live.done():
-            self.live.set_exception(reason or ConnectionResetError("the feed ended"))
-
-
 class Moments(NamedTuple):
     """Of one logout, on the machine's clock."""
 
@@ -104,7 +65,7 @@ class Crowd:
 
     def __init__(self) -> None:
         self.verifiers: list[Authix] = []
-        self.readers: list[Reader | KafkaReader] = []
+        self.readers: list[HttpReader | KafkaReader] = []
         self._token = ""
         self._refused: list[float] = []
         self._heard: list[float] = []
@@ -204,15 +165,11 @@ def be_user(url: str) -> None:
 
 async def follow_http(crowd: Crowd, port: int, count: int) -> None:
     """``count`` more readers of the feed."""
-    loop, slots = asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE)
-    request = f"GET /revocations HTTP/1.1\r\nHost: {HOST}:{port}\r\nAccept: {sse.CONTENT_TYPE}\r\n\r\n".encode("ascii")
+    slots = asyncio.Semaphore(AT_ONCE)
 
     async def one() -> None:
         async with slots:
-            make = partial(Reader, request, crowd.heard)
-            _, reader = await loop.create_connection(make, HOST, port)
-            await reader.live
-            crowd.readers.append(reader)
+            crowd.readers.append(await HttpReader.connect(port, crowd.heard))
 
     await asyncio.gather(*(one() for _ in range(count)))
 
