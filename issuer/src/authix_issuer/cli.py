@@ -144,7 +144,7 @@ def serve_as_one_of_several(
 
     async def begin(app: Sanic[Any, Any]) -> None:
         if tellers:
-            from authix_issuer.metrics_port import tell  # noqa: PLC0415 - as above
+            from authix_issuer.metrics_port import tell  # noqa: PLC0415 - it imports an HTTP server of its own
 
             tell_issuer(app.ctx.metrics, app.ctx.issuer)
             app.ctx.telling = await tell(app.ctx.metrics, tellers[worker - 1])

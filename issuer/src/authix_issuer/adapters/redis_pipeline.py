@@ -65,7 +65,7 @@ class _Line:
     """
 
     def __init__(self, single: Redis) -> None:
-        self._connection = single.connection_pool.make_connection()  # type: ignore[no-untyped-call] # redis-py's
+        self._connection = single.connection_pool.make_connection()  # type: ignore[no-untyped-call] # redis-py has no types for it
         self._connection.socket_timeout = None  # whoever exchanges has a deadline for all of it
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
