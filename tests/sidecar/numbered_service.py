@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PIECES = 20
@@ -18,6 +19,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for _ in range(PIECES):
             self.wfile.write(piece)
+            time.sleep(0.001)  # so that most of its ends are amid answers
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
