@@ -269,6 +269,16 @@ async def test_one_dead_node_of_a_cluster_hurts_only_its_own_users(redis_cluster
             assert await repeated(store, shown, answer.counter if isinstance(answer, Rotated) else 0)
 
 
+async def test_a_replica_is_refused_at_the_start_with_a_sentence_that_names_its_master(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    with RedisServer(tmp_path / "replica", "--replicaof", f"{HOST} {redis_server.port}") as replica:
+        sentence = f"AUTHIX_SESSIONS_URL names a Redis that is a replica of {HOST}:{redis_server.port}"
+        with pytest.raises(SettingsError, match=sentence):
+            async with RedisEngine(replica.url):
+                pass
+
+
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [

@@ -104,7 +104,7 @@ class RedisEngine:
         self._client: Redis | RedisCluster
 
     async def __aenter__(self) -> Self:
-        """Raises ``SettingsError`` when Redis can't be reached or is too old."""
+        """Raises ``SettingsError`` when Redis can't be reached, is too old or is a replica."""
         try:
             self._client = await self._connect()
         except _FAILURES as error:
@@ -157,6 +157,12 @@ class RedisEngine:
         version = str(self._info["redis_version"])
         if int(version.partition(".")[0]) < 7:
             raise SettingsError(f"AUTHIX_SESSIONS_URL names a Redis {version}: use version 7 or newer.")
+        if self._info["role"] != "master" and self._info.get("redis_mode") != "cluster":
+            master = f"{self._info.get('master_host')}:{self._info.get('master_port')}"
+            raise SettingsError(
+                f"AUTHIX_SESSIONS_URL names a Redis that is a replica of {master} and takes no writes of ours: "
+                "name the master, or what leads to it."
+            )
 
     async def call(self, *command: Argument) -> Any:
         """The answer to one command. Raises ``StoreUnavailable``."""
