@@ -1,8 +1,9 @@
 #!/bin/sh
-# Prefers the Argon2 built for x86-64-v3 where the system's loader says that this CPU has it; elsewhere, as on ARM, where
-# there is no such loader, the plain one is found.
+# Prefers the Argon2 built for the most that the system's loader says this CPU has, x86-64-v4 (AVX-512) or -v3 (AVX2);
+# elsewhere, as on ARM, where there is no such loader, the plain one is found.
 set -eu
-if /lib64/ld-linux-x86-64.so.2 --help 2>/dev/null | grep -q '^ *x86-64-v3 (supported'; then
-    export PYTHONPATH=/opt/argon2-x86-64-v3
+has=$(/lib64/ld-linux-x86-64.so.2 --help 2>/dev/null | sed -n 's/^ *\(x86-64-v[34]\) (supported.*/\1/p' | sort | tail -n 1)
+if [ -n "$has" ]; then
+    export PYTHONPATH="/opt/argon2-$has"
 fi
 exec authix-issuer "$@"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import re
 import subprocess
 import tomllib
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from authix_issuer.argon2_build import Build, fastest
 from authix_issuer.settings import IssuerSettings
 from authix_sidecar.settings import SidecarSettings
 from tests.deploy.dockerfiles import FOLDER, IMAGES, ROOT, stages
@@ -20,6 +22,7 @@ from tests.servers.deploy_tools import HADOLINT, missing
 from tests.servers.fixtures import require
 
 SETTINGS: dict[str, type[Any]] = {"issuer": IssuerSettings, "sidecar": SidecarSettings}
+LOADER = "/lib64/ld-linux-x86-64.so.2"
 PORTS = {"issuer": ["8000"], "sidecar": ["8001", "8002"]}
 
 
@@ -93,18 +96,43 @@ def test_nothing_is_installed_but_by_its_hash(image: str) -> None:
             assert not re.search(r"\b(curl|wget|apt-get|git)\b", run.text)
 
 
-@pytest.mark.parametrize("loader", ["/lib64/ld-linux-x86-64.so.2", "/nowhere/ld.so"])
-def test_the_issuers_entry_point_prefers_the_faster_argon2_only_where_the_cpu_has_what_it_needs(
-    loader: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("supported", "folder"),
+    [
+        (("x86-64-v4", "x86-64-v3", "x86-64-v2"), "/opt/argon2-x86-64-v4"),
+        (("x86-64-v3", "x86-64-v2"), "/opt/argon2-x86-64-v3"),
+        (("x86-64-v2",), "plain"),
+        ((), "plain"),
+        (None, "plain"),
+    ],
+)
+def test_the_issuers_entry_point_prefers_the_fastest_argon2_that_the_cpu_can_run(
+    supported: tuple[str, ...] | None, folder: str, tmp_path: Path
 ) -> None:
+    loader = tmp_path / "ld.so"
+    if supported is not None:
+        levels = ("x86-64-v4", "x86-64-v3", "x86-64-v2")
+        told = [f"  {level}{' (supported, searched)' * (level in supported)}" for level in levels]
+        loader.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(["Usage:", *told, "END", ""]), encoding="utf-8")
+        loader.chmod(0o755)
+    assert _prefers(str(loader), tmp_path) == folder
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no such levels")
+def test_the_entry_point_reads_what_this_systems_loader_says(tmp_path: Path) -> None:
+    levels = {Build.AVX512: "/opt/argon2-x86-64-v4", Build.AVX2: "/opt/argon2-x86-64-v3"}
+    assert _prefers(LOADER, tmp_path) == levels.get(fastest(), "plain")
+
+
+def _prefers(loader: str, folder: Path) -> str:
+    """The folder that comes first for Python, with this loader for the system's."""
     entry = (FOLDER / "issuer-entrypoint.sh").read_text(encoding="utf-8")
-    assert "/lib64/ld-linux-x86-64.so.2" in entry
-    program = tmp_path / "authix-issuer"
+    assert LOADER in entry
+    program = folder / "authix-issuer"
     program.write_text('#!/bin/sh\necho "$1 ${PYTHONPATH:-plain}"\n', encoding="utf-8")
     program.chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    run = ["sh", "-c", entry.replace("/lib64/ld-linux-x86-64.so.2", loader), "entry", "serve"]
-    said = subprocess.run(run, env=env, capture_output=True, text=True, check=True).stdout.strip()
-    cpu = Path("/proc/cpuinfo")
-    has = loader.startswith("/lib64") and cpu.exists() and {"avx2", "bmi2", "fma"} <= set(cpu.read_text().split())
-    assert said == ("serve /opt/argon2-x86-64-v3" if has else "serve plain")
+    env = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    run = ["sh", "-c", entry.replace(LOADER, loader), "entry", "serve"]
+    command, found = subprocess.run(run, env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert command == "serve"
+    return found
