@@ -178,6 +178,7 @@ def json_answer(body: dict[str, Any], status: int) -> HTTPResponse:
 
 
 def document_answer(request: Request, document: Document) -> HTTPResponse:
+    request.ctx.document = document
     headers = {"ETag": document.etag, "Cache-Control": f"public, max-age={issuer_of(request).settings.keys_max_age}"}
     known = request.headers.get("if-none-match")
     if known is not None:

@@ -37,6 +37,7 @@ from authix_issuer.audit import OK
 from authix_issuer.border import Border
 from authix_issuer.cookies import RefreshCookie
 from authix_issuer.errors import IssuerError
+from authix_issuer.known_requests import KnownRequests
 from authix_issuer.metrics import Metrics
 from authix_issuer.requests import StrictRequest
 from authix_issuer.responses import Response
@@ -75,6 +76,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
     )
     app.ctx.metrics = metrics = Metrics()
     app.ctx.listeners = ()
+    app.ctx.known_requests = KnownRequests(metrics, access, lambda: (app.ctx.issuer.keys.jwks, app.ctx.issuer.keys.pem))
     app.blueprint([routes.routes, account_routes.routes, admin_routes.routes, oauth_routes.routes])
     app.exception(IssuerError)(answers.refuse)
     app.exception(AuthixError)(answers.refuse_token)

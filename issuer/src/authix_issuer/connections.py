@@ -7,11 +7,14 @@ in it waits as long as for an answer. A request that is not there in time is ans
 At the end a connection between two requests is closed, but not before it was silent for a moment: the next request, or
 the first of a new connection, may be on its way, and a client does not send it again by itself. It is answered, and the
 answer says that it was the last.
+
+What ``known_requests`` can answer is not read at all, but only where nothing else is under way on its connection.
 """
 
 from __future__ import annotations
 
 from time import monotonic
+from typing import Any
 
 from sanic.exceptions import RequestTimeout
 from sanic.http import Http, Stage
@@ -26,13 +29,39 @@ _LAST_CALL = 1.5
 class PromptHttpProtocol(HttpProtocol):
     """Sanic's protocol, with the rule above. ``_time`` is the moment from which Sanic counts."""
 
-    __slots__ = ()
+    __slots__ = ("_is_between_requests",)
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self._is_between_requests = False
+        """All that came is answered, and all answers are written; Sanic's stage says so too early."""
 
     def data_received(self, data: bytes) -> None:
+        # a client that reads no answers is left to Sanic, which then stops reading
+        if self._is_between_requests and self._can_write.is_set() and self.app.config.KEEP_ALIVE:
+            answer = self.app.ctx.known_requests.answer(data)
+            if answer is not None and self.transport is not None:
+                self._time = monotonic()
+                self.transport.write(answer)
+                return
+        self._is_between_requests = False
         began, http = self._time, self.http
         super().data_received(data)
         if isinstance(http, Http) and (http.stage is not Stage.IDLE or _is_reading_body(http)):
             self._time = began
+
+    async def receive_more(self) -> None:
+        self._is_between_requests = isinstance(self.http, Http) and self.http.stage is Stage.IDLE
+        try:
+            await super().receive_more()  # type: ignore[no-untyped-call]  # Sanic has no type for it
+        finally:
+            self._is_between_requests = False
+
+    async def send(self, data: bytes) -> None:
+        await super().send(data)  # type: ignore[no-untyped-call]  # likewise
+        request = self.http.request if isinstance(self.http, Http) else None
+        if request is not None and (document := getattr(request.ctx, "document", None)) is not None:
+            self.app.ctx.known_requests.keep(request, document, data)
 
     def close_if_idle(self) -> bool:
         silent = monotonic() - self._time if self._time else 0.0

@@ -92,13 +92,14 @@ def _exporter() -> Any:
     return None
 
 
-def _makes_spans() -> bool:
+def makes_spans() -> bool:
+    """Whether what is done is traced."""
     return _trace is not None and not _mode.silent
 
 
 def span(name: str) -> contextlib.AbstractContextManager[object]:
     """A part of what is being done."""
-    if not _makes_spans():
+    if not makes_spans():
         return _NOTHING
     current: contextlib.AbstractContextManager[object] = _tracer().start_as_current_span(name)
     return current
@@ -109,7 +110,7 @@ class Served:
 
     def __init__(self, name: str, headers: Mapping[str, str]) -> None:
         _came.set([(key, headers[key].encode("latin-1")) for key in _CARRIED if key in headers])
-        self._makes_spans = _makes_spans()
+        self._makes_spans = makes_spans()
         if self._makes_spans:
             self._span = _tracer().start_span(name, _propagate.extract(headers, _no_context()), _trace.SpanKind.SERVER)
             self._token = _context.attach(_trace.set_span_in_context(self._span, _no_context()))
@@ -126,7 +127,7 @@ class Served:
 
 def carried() -> Headers:
     """The context of now, for whoever does the rest of the work."""
-    if _makes_spans() and _trace.get_current_span().get_span_context().is_valid:
+    if makes_spans() and _trace.get_current_span().get_span_context().is_valid:
         return _inject(None)
     return _came.get()
 
@@ -134,7 +135,7 @@ def carried() -> Headers:
 @contextlib.contextmanager
 def sending(topic: str, contexts: Mapping[E, Headers]) -> Iterator[Mapping[E, Headers]]:
     """Around the sending of events, each in the context it came from; yields the headers of their records."""
-    if not _makes_spans():
+    if not makes_spans():
         yield contexts
         return
     spans = {event: _begin("send", "PRODUCER", topic, headers) for event, headers in contexts.items()}
@@ -154,7 +155,7 @@ def sending(topic: str, contexts: Mapping[E, Headers]) -> Iterator[Mapping[E, He
 def taking(topic: str, received: Iterable[Headers]) -> Iterator[None]:
     """Around the taking of events that came with these headers of their records."""
     spans = []
-    if _makes_spans():
+    if makes_spans():
         spans = [_begin("process", "CONSUMER", topic, headers) for headers in received if headers]
     try:
         yield
