@@ -6,14 +6,12 @@ unknown user costs the same work as a known one.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -23,6 +21,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from authix import tracing
 from authix.histograms import Histogram
 from authix_issuer.errors import Overloaded
+from authix_issuer.lanes import Lane, one_by_one
 
 T = TypeVar("T")
 
@@ -78,7 +77,7 @@ class PasswordHasher:
         self._argon2 = argon2.PasswordHasher.from_parameters(hash_parameters(profile))
         self._limit = threads + queue
         self._busy = 0
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hash", initializer=_give_way)
+        self._lane: Lane[None] = Lane("hash", one_by_one, threads=threads)
         self._dummy = ""
         self.waits = Histogram()
         """From the question to a thread."""
@@ -88,14 +87,14 @@ class PasswordHasher:
         """Passwords that found the queue full."""
 
     async def __aenter__(self) -> Self:
+        await self._lane.start(_give_way)
         self._dummy = await self._run(lambda: self._argon2.hash(secrets.token_bytes(32)))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # whoever waits still is gone: the drain is over
-        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        await self._lane.close()
 
     async def hash(self, password: bytes) -> str:
         """The hash of ``password``. Raises ``Overloaded`` when too many are waiting."""
@@ -126,25 +125,21 @@ class PasswordHasher:
             self.refused += 1
             raise Overloaded("too many passwords are waiting to be checked; try again in a moment")
         self._busy += 1
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, self._timed, work, time.perf_counter())
-            future.add_done_callback(self._done)
-        except BaseException:
-            self._busy -= 1
-            raise
-        with tracing.span("hash"):  # the wait for a thread included
-            return await future
+        asked = time.perf_counter()
 
-    def _timed(self, work: Callable[[], T], asked: float) -> T:
-        began = time.perf_counter()
-        self.waits.observe(began - asked)
+        def timed(_: None) -> T:
+            began = time.perf_counter()
+            self.waits.observe(began - asked)
+            try:
+                return work()
+            finally:
+                self.durations.observe(time.perf_counter() - began)
+
         try:
-            return work()
+            with tracing.span("hash"):  # the wait for a thread included
+                return await self._lane.ask(timed)
         finally:
-            self.durations.observe(time.perf_counter() - began)
-
-    def _done(self, _: object) -> None:
-        self._busy -= 1
+            self._busy -= 1
 
 
 def _give_way() -> None:

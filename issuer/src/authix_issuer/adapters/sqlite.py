@@ -2,103 +2,29 @@
 
 Rule: every write is a step in a transaction of the one writer thread; steps that wait together share one commit, and a
 step's answer is given only after its commit is on disk (WAL, ``synchronous=FULL``). Reads have a thread of their own.
-What was done together is told together, because to wake the event loop takes longer than a read. Nothing of SQLite ever
-runs on the event loop's time.
+Nothing of SQLite ever runs on the event loop's time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from threading import Thread
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from authix.errors import SettingsError
 from authix_issuer.errors import StoreUnavailable
+from authix_issuer.lanes import Answer, Job, Lane, one_by_one
 
 T = TypeVar("T")
 Step = Callable[[sqlite3.Connection], T]
 
 MEMORY = ":memory:"
 _MAX_BATCH = 512
-_Job = tuple[Step[Any], "asyncio.Future[Any]"]
-_Answer = tuple["asyncio.Future[Any]", Any, BaseException | None]
-
-
-class _Lane:
-    """A thread with a connection of its own. What waits for it together is run together, by ``run``."""
-
-    def __init__(self, name: str, run: Callable[[sqlite3.Connection, list[_Job]], list[_Answer]]) -> None:
-        self._name = name
-        self._run = run
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-
-    async def open(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        """Raises what ``connect`` raises, in the thread."""
-        self._loop = asyncio.get_running_loop()
-        opened = self._loop.create_future()
-        self._thread = Thread(target=self._work, args=(connect, opened), name=self._name, daemon=True)
-        self._thread.start()
-        await opened
-
-    async def ask(self, step: Step[T]) -> T:
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((step, future))
-        return await future
-
-    async def close(self) -> None:
-        """Returns when all that waits is done."""
-        self._jobs.put(None)
-        await asyncio.to_thread(self._thread.join)
-
-    def _work(self, connect: Callable[[], sqlite3.Connection], opened: asyncio.Future[None]) -> None:
-        try:
-            connection = connect()
-        except (sqlite3.Error, OSError, SettingsError) as error:
-            self._tell([(opened, None, error)])
-            return
-        self._tell([(opened, None, None)])
-        while (batch := self._next_batch()) is not None:
-            try:
-                answers = self._run(connection, batch)
-            except Exception as error:  # noqa: BLE001 - without this thread nobody would ever be answered again
-                answers = [(future, None, error) for _, future in batch]
-            self._tell(answers)
-        connection.close()
-
-    def _tell(self, answers: list[_Answer]) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop is gone, and whoever asked with it
-            self._loop.call_soon_threadsafe(_give, answers)
-
-    def _next_batch(self) -> list[_Job] | None:
-        """All jobs that wait, at least one; None after the last."""
-        batch: list[_Job] = []
-        job = self._jobs.get()
-        while job is not None:
-            batch.append(job)
-            try:
-                job = self._jobs.get_nowait() if len(batch) < _MAX_BATCH else None
-            except Empty:
-                return batch
-            if job is None and len(batch) < _MAX_BATCH:
-                self._jobs.put(None)
-        return batch or None
-
-
-def _give(answers: list[_Answer]) -> None:
-    for future, result, failure in answers:
-        if future.done():  # whoever asked has gone away
-            continue
-        if failure is None:
-            future.set_result(result)
-        else:
-            future.set_exception(failure)
+_Job = Job[sqlite3.Connection]
 
 
 class Database:
@@ -107,16 +33,16 @@ class Database:
     def __init__(self, path: str, schema: Sequence[str]) -> None:
         self._path = path
         self._schema = schema
-        self._writer = _Lane("sqlite-write", _commit)
+        self._writer = Lane("sqlite-write", _commit, most=_MAX_BATCH)
         # a database in memory has but one connection
-        self._reader = self._writer if path == MEMORY else _Lane("sqlite-read", _look)
+        self._reader = self._writer if path == MEMORY else Lane("sqlite-read", _look, most=_MAX_BATCH)
 
     async def __aenter__(self) -> Self:
         """Raises ``SettingsError`` when the file can't be opened."""
         try:
-            await self._writer.open(partial(self._connect, self._schema))
+            await self._writer.start(partial(self._connect, self._schema), sqlite3.Connection.close)
             if self._reader is not self._writer:
-                await self._reader.open(self._connect)
+                await self._reader.start(self._connect, sqlite3.Connection.close)
         except (sqlite3.Error, OSError) as error:
             raise SettingsError(
                 f"The database {self._path} can't be opened ({error}): mend AUTHIX_DATA_DIR or the store's URL."
@@ -174,9 +100,9 @@ def _bring_up_to_date(connection: sqlite3.Connection, schema: Sequence[str]) -> 
     connection.execute("COMMIT")
 
 
-def _commit(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Answer]:
+def _commit(connection: sqlite3.Connection, batch: list[_Job]) -> list[Answer]:
     """Run the batch in one transaction, a savepoint a job."""
-    answers: list[_Answer] = []
+    answers: list[Answer] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
         for step, future in batch:
@@ -203,15 +129,10 @@ def _run(connection: sqlite3.Connection, step: Step[T]) -> tuple[T | None, Excep
     return answer, failure
 
 
-def _look(connection: sqlite3.Connection, batch: list[_Job]) -> list[_Answer]:
+def _look(connection: sqlite3.Connection, batch: list[_Job]) -> list[Answer]:
     """Run the batch outside of any transaction."""
-    answers: list[_Answer] = []
-    for step, future in batch:
-        try:
-            answers.append((future, step(connection), None))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to whoever asked
-            answers.append((future, None, _translated(error)))
-    return answers
+    answers = one_by_one(connection, batch)
+    return [(future, answer, failure and _translated(failure)) for future, answer, failure in answers]
 
 
 def _translated(error: Exception) -> Exception:
