@@ -20,6 +20,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.report import cpu_seconds
 from tests.programs import HOST
 
 CONNECTIONS = 16
@@ -201,7 +202,11 @@ def trees(roots: Sequence[int]) -> dict[int, list[str]]:
 
 def cpu_of_trees(roots: Sequence[int]) -> float:
     """Seconds of user and system time, of those too that have ended: their parents keep the account."""
-    return sum(sum(map(int, state[11:15])) for state in trees(roots).values()) / _TICKS if roots else 0.0
+    used = 0.0
+    for pid, state in trees(roots).items() if roots else ():
+        with contextlib.suppress(OSError):  # it has ended since
+            used += cpu_seconds(pid) + sum(map(int, state[13:15])) / _TICKS
+    return used
 
 
 def memory_mb(pid: int) -> float:
