@@ -160,4 +160,4 @@ def run(results: Results, folder: Path, *, rounds: int, users: int) -> None:
 
 
 if __name__ == "__main__":
-    print(*hash_bare(sys.argv[1], float(sys.argv[2])), installed().value)
+    print(*hash_bare(sys.argv[1], float(sys.argv[2])), installed(), sep=" ")

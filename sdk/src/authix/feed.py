@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import httpx
 
-from authix import sse
+from authix import sse, transport
 from authix.errors import SourceError
 from authix.events import Event, decode_event
 
@@ -35,7 +35,7 @@ class HttpFeed:
         *,
         token: str,
         take: Callable[[Event], None],
-        tls: ssl.SSLContext | bool = True,
+        tls: ssl.SSLContext | None = None,
         silence: float = SILENCE,
     ) -> None:
         self.url = url
@@ -52,9 +52,7 @@ class HttpFeed:
         """Follow for ever, resuming after every failure."""
         pause = _FIRST_PAUSE
         timeout = httpx.Timeout(self._silence)
-        async with httpx.AsyncClient(
-            verify=self._tls, timeout=timeout, trust_env=False, follow_redirects=False
-        ) as client:
+        async with transport.client(self._tls, timeout) as client:
             while True:
                 self._healthy = False
                 try:

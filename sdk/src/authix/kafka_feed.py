@@ -114,7 +114,8 @@ class KafkaFeed:
         # Asking for one topic would make a missing one; asking for all does not.
         if self._topic not in await consumer.topics():
             raise SourceError(f"the topic {self._topic} does not exist")
-        await consumer.end_offsets([TopicPartition(self._topic, 0)])  # it knows the others no sooner
+        # It knows the partitions no sooner; to ask for their ends would tell it too, but 100 ms later.
+        await consumer._client.add_topic(self._topic)  # noqa: SLF001 - the consumer has no such call
         numbers = consumer.partitions_for_topic(self._topic)
         if not numbers:
             raise SourceError("the topic's partitions are not known")

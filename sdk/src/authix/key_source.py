@@ -18,6 +18,7 @@ from typing import NamedTuple
 import httpx
 import msgspec
 
+from authix import transport
 from authix.errors import SourceError
 from authix.key_file import KeyFile
 from authix.keys import MAX_DOCUMENT, KeySet
@@ -86,7 +87,7 @@ class HttpKeySource:
         use: Callable[[KeySet], None],
         issuer: str = "",
         allow_http: bool = False,
-        tls: ssl.SSLContext | bool = True,
+        tls: ssl.SSLContext | None = None,
         file: KeyFile | None = None,
         cool_down: float = COOL_DOWN,
         timeout: float = TIMEOUT,
@@ -120,9 +121,7 @@ class HttpKeySource:
         self._asked = asyncio.Event()
         try:
             await self._begin_from_file()
-            async with httpx.AsyncClient(
-                verify=self._tls, timeout=self._timeout, trust_env=False, follow_redirects=False
-            ) as client:
+            async with transport.client(self._tls, self._timeout) as client:
                 while True:
                     self._asked.clear()
                     pending = self._pending

@@ -201,9 +201,9 @@ class VerifierSettings(KafkaSecurity):
             return ()
         return self.feed or (FeedUrl(f"{self.issuer.removesuffix('/')}/revocations"),)
 
-    def tls(self) -> ssl.SSLContext | bool:
-        """Whom to trust for keys and feed, as httpx takes it."""
-        return _trusting(self.ca) if self.ca else True
+    def tls(self) -> ssl.SSLContext | None:
+        """Whom to trust for keys and feed; None: the usual authorities."""
+        return _trusting(self.ca) if self.ca else None
 
 
 @cache
