@@ -55,7 +55,7 @@ def _start(program: Program, port: int) -> float:
     """Seconds until ``/readyz`` says so; the first start compiles, and is one of several."""
     if program.process is not None:
         program.stop()
-    time.sleep(random.uniform(0, PERIOD))  # noqa: S311 - no secret
+    time.sleep(random.uniform(0, PERIOD))
     began = time.perf_counter()
     program.start()
     while not _is_ready(port):
