@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from benchmarks import issuer_growth, issuer_hash, issuer_start
@@ -109,8 +109,12 @@ def requests(results: Results, folder: Path, *, rounds: int, users: int) -> None
                 if kind in {"register", "login"}:
                     turns[f"{kind}, MongoDB"] = others.turn(kind)
             for kind, (asked, status) in documents.items():
-                talks = [_ask(asked, status, users) for _ in range(32)]
+                talks = [_ask([asked] * users, status) for _ in range(32)]
                 turns[kind] = measure(authix.port, authix.processes, talks)
+            worded = [request("GET", "/.well-known/jwks.json", X_Number=str(each)) for each in range(users)]
+            turns["key set, in other words each time"] = measure(
+                authix.port, authix.processes, [_ask(worded, 200) for _ in range(8)]
+            )
             for kind, measured in turns.items():
                 if measured is not None and number >= 0:
                     found.setdefault(kind, []).append(measured)
@@ -130,9 +134,9 @@ def requests(results: Results, folder: Path, *, rounds: int, users: int) -> None
     results.goal("refreshes that one core has time for", 1e6 / medians["refresh"].micros, "/s", 3500, at_most=False)
 
 
-def _ask(asked: bytes, status: int, times: int) -> Talk:
-    for _ in range(times):
-        answer = yield asked
+def _ask(asked: Iterable[bytes], status: int) -> Talk:
+    for each in asked:
+        answer = yield each
         answer.expect(status)
 
 

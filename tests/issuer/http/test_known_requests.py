@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from authix.keys import KeySet
 from tests.programs import DEADLINE, HOST, PASSWORD, IssuerProgram, eventually, free_port, register
@@ -151,6 +154,29 @@ def test_a_body_is_waited_for_and_never_taken_for_a_request(shared_issuer: Issue
             assert asking.read().status == 200
 
 
+@pytest.mark.parametrize(
+    ("start", "status"),
+    [
+        (head("/logout", f"Content-Length: {len(head('/public_key'))}", method="POST"), 401),
+        (head("/nowhere", f"Content-Length: {len(head('/public_key'))}"), 404),
+        (b"GET /nowhere HTTP/1.1\r\nUser-Agent: ", 404),
+        (b"GET /nowhere?", 400),
+    ],
+)
+def test_what_belongs_to_another_request_is_none_even_if_it_looks_like_one(
+    shared_issuer: IssuerProgram, start: bytes, status: int
+) -> None:
+    known = head("/public_key")
+    with line(shared_issuer) as asking:
+        assert {asking.ask(known).status for _ in range(TIMES)} == {200}
+        asking.send(start)
+        time.sleep(0.05)  # so that what follows comes alone
+        asking.send(known)
+        assert asking.read().status == status
+        if status != 400:  # after which the connection ends
+            assert asking.ask(head("/livez")).status == 200
+
+
 def test_answers_come_in_the_order_of_the_requests(shared_issuer: IssuerProgram, new_email: Callable[[], str]) -> None:
     email, known = new_email(), head("/public_key")
     with shared_issuer.client() as client:
@@ -168,6 +194,41 @@ def test_answers_come_in_the_order_of_the_requests(shared_issuer: IssuerProgram,
                 answer = asking.read()
                 kind = "application/json" if method == b"POST" else "application/x-pem-file"
                 assert (answer.status, dict(answer.fields)["content-type"]) == (200, kind)
+
+
+KINDS = {
+    head("/public_key"): (200, "application/x-pem-file"),
+    head("/public_key", "If-None-Match: *"): (304, None),
+    head("/.well-known/jwks.json"): (200, "application/jwk-set+json"),
+    head("/livez"): (200, "application/json"),
+    head("/public_key", "Content-Length: 30") + b"GET /livez HTTP/1.1\r\nHost: x\r\n": (200, "application/x-pem-file"),
+    head("/logout", "Content-Length: 0", method="POST"): (401, "application/problem+json"),
+}
+
+
+@given(
+    asked=st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=12),
+    cuts=st.lists(st.tuples(st.integers(0, 1000), st.booleans()), max_size=12),
+    at_ends=st.booleans(),
+)
+def test_whatever_the_packets_each_request_is_answered_once_and_in_its_turn(
+    shared_issuer: IssuerProgram, asked: list[bytes], cuts: list[tuple[int, bool]], *, at_ends: bool
+) -> None:
+    whole = b"".join(asked)
+    ends = list(itertools.accumulate(map(len, asked)))
+    pauses = {at % len(whole): pause for at, pause in cuts} | (dict.fromkeys(ends, True) if at_ends else {})
+    bounds = sorted({0, *pauses, len(whole)})
+    with line(shared_issuer) as asking:
+        for start, end in itertools.pairwise(bounds):
+            asking.send(whole[start:end])
+            if pauses.get(end):
+                time.sleep(0.001)
+        answers = [asking.read() for _ in asked]
+        asking.send(head("/nowhere"))
+        assert asking.read().status == 404
+    found = [(answer.status, dict(answer.fields).get("content-type")) for answer in answers]
+    assert found == [KINDS[each] for each in asked]
+    assert len({answer.request_id for answer in answers}) == len(answers)
 
 
 @pytest.mark.parametrize("size", [1, 7, 40])
