@@ -125,7 +125,7 @@ def build_app(settings: IssuerSettings, name: str = "authix-issuer") -> Sanic[An
         spent = time.perf_counter() - getattr(request.ctx, "began", time.perf_counter())
         code = getattr(request.ctx, "code", OK)
         metrics.answered(route, request.method, response.status, code, spent)
-        method, _, path = request_ids.route_of(request).partition(" ")
+        method, path = request_ids.route_of(request)
         access.tell(method, path, response.status, spent, code, request_id=request_ids.id_of(request))
 
     return app

@@ -76,7 +76,7 @@ class KnownRequests:
         ):
             return
         before, _, after = answer.partition(request_ids.id_of(request).encode("ascii"))
-        method, _, path = request_ids.route_of(request).partition(" ")
+        method, path = request_ids.route_of(request)
         known = _Answered(document, before, after, route.path, method, path, stream.response.status)
         self._kept.keep(request.head + _END, known)
 

@@ -28,15 +28,17 @@ def begin(request: Request) -> None:
     request.ctx.request_id = name
     logs.request_id.set(name)
     came = {name: headers[name] for name in _TRACE if name in headers} if trace_id(traceparents) else {}
-    request.ctx.served = tracing.Served(route_of(request), came)
+    traced = came or tracing.makes_spans()
+    request.ctx.served = tracing.Served(" ".join(route_of(request)), came) if traced else None
 
 
 def finish(request: Request, response: BaseHTTPResponse) -> None:
     """Tell the id in the answer, and the code that decided."""
     response.headers[HEADER] = id_of(request)
     if logger.isEnabledFor(logging.DEBUG):
-        logger.debug("%s: %s", route_of(request), getattr(request.ctx, "code", "ok"))
-    request.ctx.served.end(response.status)
+        logger.debug("%s %s: %s", *route_of(request), getattr(request.ctx, "code", "ok"))
+    if request.ctx.served is not None:
+        request.ctx.served.end(response.status)
 
 
 def id_of(request: Request) -> str:
@@ -46,7 +48,7 @@ def id_of(request: Request) -> str:
     return name
 
 
-def route_of(request: Request) -> str:
+def route_of(request: Request) -> tuple[str, str]:
     """The method and the route's template: nothing of a path that may hold a secret, or of a method made up."""
     method = request.method if request.method.isascii() and request.method.isalpha() else "-"
-    return f"{method} /{request.route.path if request.route else '-'}"
+    return method, f"/{request.route.path if request.route else '-'}"
