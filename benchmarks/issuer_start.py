@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import statistics
 import time
 from pathlib import Path
@@ -16,8 +15,10 @@ from tests.servers.kafka import KafkaServer
 
 TIMES = 15
 PERIOD = 1.0
-"""Seconds between two heartbeats in the topic. A sidecar waits for one, so a start must not follow the one before it at
-a distance that a heartbeat has set: then all would wait equally long."""
+"""Seconds between two heartbeats in the topic. A sidecar waits for one, so its starts are spread evenly over a period:
+one right after another would follow a heartbeat, and all would wait equally long."""
+_GOLDEN = 0.618
+"""Multiples of it spread evenly over a period, even over one that is a little longer than it says."""
 
 
 def run(results: Results, folder: Path, no_kafka: str | None) -> None:
@@ -32,7 +33,7 @@ def run(results: Results, folder: Path, no_kafka: str | None) -> None:
         issuer = IssuerProgram(folder / "started-issuer", **env)
         _compile(issuer, folder)
         stack.callback(issuer.kill)
-        ready = [_start(issuer, issuer.port) for _ in range(TIMES)]
+        ready = [_start(issuer, issuer.port, each * _GOLDEN) for each in range(TIMES)]
         issuer_mb = _greatest(issuer)
         results.goal("issuer: from its start to ready", statistics.median(ready), "s", 1.5)
         results.goal("issuer: memory of a worker, idle", issuer_mb, "MB", 90)
@@ -40,7 +41,7 @@ def run(results: Results, folder: Path, no_kafka: str | None) -> None:
         sidecar.command[0] = compiled_python()
         _compile(sidecar, folder)
         stack.callback(sidecar.kill)
-        ready = [_start(sidecar, sidecar.auth_port) for _ in range(TIMES)]
+        ready = [_start(sidecar, sidecar.auth_port, each * _GOLDEN) for each in range(TIMES)]
         results.goal("sidecar: from its start to ready, empty topic", statistics.median(ready), "s", 1)
         results.goal("sidecar: memory, idle", _greatest(sidecar), "MB", 60)
 
@@ -51,11 +52,11 @@ def _compile(program: Program, folder: Path) -> None:
     program.env["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
 
 
-def _start(program: Program, port: int) -> float:
+def _start(program: Program, port: int, phase: float) -> float:
     """Seconds until ``/readyz`` says so; the first start compiles, and is one of several."""
     if program.process is not None:
         program.stop()
-    time.sleep(random.uniform(0, PERIOD))
+    time.sleep((phase * PERIOD - time.monotonic()) % PERIOD)
     began = time.perf_counter()
     program.start()
     while not _is_ready(port):
