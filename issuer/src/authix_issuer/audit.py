@@ -98,6 +98,8 @@ class Audit:
     def __init__(self, target: str) -> None:
         self._target = target
         self._descriptor = -1
+        self._file: os.stat_result | None = None
+        """What the descriptor is open at; None where it is no file that may be moved."""
         self._torn = False
         self.lost = 0
         """Lines that are lost since it can't be written."""
@@ -112,7 +114,7 @@ class Audit:
             if self._target in _STREAMS:
                 self._descriptor = os.dup(_STREAMS[self._target])
             elif self._target != OFF:
-                self._descriptor = _open(self._target)
+                self._descriptor, self._file = _open(self._target)
         except OSError as error:
             raise SettingsError(
                 f"AUTHIX_AUDIT={self._target} can't be written ({error.strerror}): name a file that can, stdout or off."
@@ -152,10 +154,10 @@ class Audit:
             self.lost += 1
 
     def _write(self, entry: _Entry) -> None:
-        if self._target not in _STREAMS and _is_moved(self._target, self._descriptor):
+        if self._file is not None and _is_moved(self._target, self._file):
             opened = _open(self._target)
             os.close(self._descriptor)
-            self._descriptor, self._torn = opened, False
+            (self._descriptor, self._file), self._torn = opened, False
         line = b"\n" * self._torn + msgspec.json.encode(entry) + b"\n"
         written = os.write(self._descriptor, line)
         self._torn = written < len(line)
@@ -193,13 +195,14 @@ def _plain(text: str) -> str:
     return "".join(filter(str.isprintable, text[: 2 * _LONGEST]))[:_LONGEST]
 
 
-def _open(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _open(path: str) -> tuple[int, os.stat_result]:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    return descriptor, os.fstat(descriptor)
 
 
-def _is_moved(path: str, descriptor: int) -> bool:
+def _is_moved(path: str, file: os.stat_result) -> bool:
     """Whether ``path`` is no longer the file that is open: rotated away, or removed."""
     try:
-        return not os.path.samestat(os.stat(path), os.fstat(descriptor))  # noqa: PTH116 - once for each event
+        return not os.path.samestat(os.stat(path), file)  # noqa: PTH116 - once for each event
     except FileNotFoundError:
         return True

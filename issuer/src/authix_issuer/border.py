@@ -11,7 +11,7 @@ from sanic.response import BaseHTTPResponse
 
 from authix_issuer.errors import OriginForbidden
 from authix_issuer.origins import SAFE, Origins
-from authix_issuer.responses import Response
+from authix_issuer.responses import Response, as_one
 from authix_issuer.settings import IssuerSettings
 
 _HEADERS = {
@@ -29,7 +29,8 @@ class Border:
 
     def __init__(self, settings: IssuerSettings) -> None:
         self.origins = Origins(settings.issuer, settings.origins)
-        self._dress = tuple((_HEADERS | (_HTTPS_ONLY if settings.issuer.startswith("https:") else {})).items())
+        self._dress = _HEADERS | (_HTTPS_ONLY if settings.issuer.startswith("https:") else {})
+        self._in_bytes = as_one(self._dress)
 
     def check(self, request: Request) -> None:
         """Raises ``OriginForbidden``."""
@@ -42,8 +43,11 @@ class Border:
     def dress(self, request: Request, response: BaseHTTPResponse) -> None:
         """Put on every answer what a browser must know."""
         headers, origins = response.headers, self.origins
-        for name, value in self._dress:
-            headers.setdefault(name, value)
+        if isinstance(response, Response) and not any(name in headers for name in self._dress):
+            response.always = self._in_bytes
+        else:
+            for name, value in self._dress.items():
+                headers.setdefault(name, value)
         path = request.path
         public = path == _KEYS or path.startswith(_WELL_KNOWN)
         if public or origins.vary:

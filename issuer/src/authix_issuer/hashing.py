@@ -20,6 +20,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from authix import tracing
 from authix.histograms import Histogram
+from authix.recent import Recent
 from authix_issuer.errors import Overloaded
 from authix_issuer.lanes import Lane, one_by_one
 
@@ -41,6 +42,7 @@ _MOST_PASSES: Final = 999
 _MOST_LANES: Final = 16
 _NUMBERS = re.compile(r"m=([0-9]{1,7}),t=([0-9]{1,3}),p=([0-9]{1,2})", re.ASCII)
 _NICE = 5
+_FORMS = 64
 
 
 def hash_parameters(profile: str) -> argon2.Parameters:
@@ -79,6 +81,7 @@ class PasswordHasher:
         self._busy = 0
         self._lane: Lane[None] = Lane("hash", one_by_one, threads=threads)
         self._dummy = ""
+        self._outdated: Recent[tuple[str, int, int], bool] = Recent(_FORMS)
         self.waits = Histogram()
         """From the question to a thread."""
         self.durations = Histogram()
@@ -112,7 +115,14 @@ class PasswordHasher:
 
     def needs_rehash(self, password_hash: str) -> bool:
         """Whether the hash was made with other parameters than today's."""
-        return self._argon2.check_needs_rehash(password_hash)
+        # they stand before the salt; what follows counts by its length
+        parameters, salt, digest = password_hash.rsplit("$", 2)
+        form = parameters, len(salt), len(digest)
+        outdated = self._outdated.get(form)
+        if outdated is None:
+            outdated = self._argon2.check_needs_rehash(password_hash)
+            self._outdated.keep(form, outdated)
+        return outdated
 
     def _matches(self, password_hash: str, password: bytes) -> bool:
         try:

@@ -84,8 +84,9 @@ def words_of(*names: str) -> frozenset[str]:
 
 def _is_known(word: str) -> bool:
     """Whether it is a common password, or two in a row, which is how most long ones are made."""
-    known = _common()
-    return word in known or any(word[:cut] in known and word[cut:] in known for cut in range(4, len(word) - 3))
+    known, shortest, longest = _common()
+    cuts = range(max(shortest, len(word) - longest), min(longest, len(word) - shortest) + 1)
+    return word in known or any(word[:cut] in known and word[cut:] in known for cut in cuts)
 
 
 def _unit(word: str) -> str:
@@ -100,8 +101,10 @@ def _is_sequence(word: str) -> bool:
 
 
 @cache
-def _common() -> frozenset[str]:
+def _common() -> tuple[frozenset[str], int, int]:
+    """Passwords, and the lengths of the shortest and the longest of them."""
     # 30,000 most frequent passwords of public leaks; loaded on first use because the list is large
     from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415 - see above
 
-    return frozenset(FREQUENCY_LISTS["passwords"])
+    passwords = frozenset(FREQUENCY_LISTS["passwords"])
+    return passwords, len(min(passwords, key=len)), len(max(passwords, key=len))

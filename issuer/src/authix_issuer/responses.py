@@ -6,8 +6,9 @@ letter, which takes as long as the rest of a small answer; here what holds no li
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 from sanic import HTTPResponse
 
@@ -20,19 +21,31 @@ _ENDS = str.maketrans("", "", "\r\n\0")
 class Response(HTTPResponse):
     """One answer; made and changed as any of Sanic's."""
 
-    __slots__ = ()
+    __slots__ = ("always",)
+
+    def __init__(self, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        self.always: tuple[bytes, bytes] | None = None
+        """Several fields that many answers have, put into bytes as if they were one: its name, and all the rest."""
 
     @property
     def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
         headers = self.headers
         if self.status >= 200 and self.status not in _WITHOUT_BODY:
             headers.setdefault("content-type", self.content_type)
-        return iter(
-            [
-                _encoded(name, str(value)) if name.lower() in _OF_ONE_ANSWER else _constant(name, str(value))
-                for name, value in headers.items()
-            ]
-        )
+        lines = [
+            _encoded(name, str(value)) if name.lower() in _OF_ONE_ANSWER else _constant(name, str(value))
+            for name, value in headers.items()
+        ]
+        if self.always is not None:
+            lines.append(self.always)
+        return iter(lines)
+
+
+def as_one(fields: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """These fields as ``Response.always``."""
+    name, _, rest = "\r\n".join(f"{_line(name)}: {_line(value)}" for name, value in fields.items()).partition(": ")
+    return name.encode("ascii"), rest.encode("ascii")
 
 
 def _encoded(name: str, value: str) -> tuple[bytes, bytes]:
