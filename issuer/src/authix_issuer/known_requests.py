@@ -53,7 +53,7 @@ class KnownRequests:
 
     def answer(self, sent: bytes) -> bytes | None:
         """The answer to what a client ``sent`` between two requests; None: it has to be read."""
-        known = self._kept.get(sent)
+        known = self._kept.get(sent) if len(sent) <= _LONGEST else None  # to look for a long one takes its time
         if known is None or not self._is_in_use(known.document) or request_ids.logger.isEnabledFor(logging.DEBUG):
             return None
         began, name = time.perf_counter(), new_id()
@@ -71,7 +71,7 @@ class KnownRequests:
             or route is None
             or not isinstance(stream, Http)
             or not stream.keep_alive
-            or len(request.head) > _LONGEST
+            or len(request.head) + len(_END) > _LONGEST
             or not request.headers.keys() <= _FIELDS
         ):
             return
