@@ -118,20 +118,28 @@ def test_the_issuers_entry_point_prefers_the_fastest_argon2_that_the_cpu_can_run
     assert _prefers(str(loader), tmp_path) == folder
 
 
+@pytest.mark.parametrize(("given", "found"), [("/opt/argon2-x86-64-v3", "/opt/argon2-x86-64-v3"), ("", "plain")])
+def test_an_operator_may_choose_another(given: str, found: str, tmp_path: Path) -> None:
+    loader = tmp_path / "ld.so"
+    loader.write_text("#!/bin/sh\necho '  x86-64-v4 (supported, searched)'\n", encoding="utf-8")
+    loader.chmod(0o755)
+    assert _prefers(str(loader), tmp_path, PYTHONPATH=given) == found
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no such levels")
 def test_the_entry_point_reads_what_this_systems_loader_says(tmp_path: Path) -> None:
     levels = {Build.AVX512: "/opt/argon2-x86-64-v4", Build.AVX2: "/opt/argon2-x86-64-v3"}
     assert _prefers(LOADER, tmp_path) == levels.get(fastest(), "plain")
 
 
-def _prefers(loader: str, folder: Path) -> str:
+def _prefers(loader: str, folder: Path, **env: str) -> str:
     """The folder that comes first for Python, with this loader for the system's."""
     entry = (FOLDER / "issuer-entrypoint.sh").read_text(encoding="utf-8")
     assert LOADER in entry
     program = folder / "authix-issuer"
     program.write_text('#!/bin/sh\necho "$1 ${PYTHONPATH:-plain}"\n', encoding="utf-8")
     program.chmod(0o755)
-    env = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    env["PATH"] = f"{folder}:{os.environ['PATH']}"
     run = ["sh", "-c", entry.replace(LOADER, loader), "entry", "serve"]
     command, found = subprocess.run(run, env=env, capture_output=True, text=True, check=True).stdout.split()
     assert command == "serve"
