@@ -6,6 +6,8 @@ import asyncio
 import datetime as dt
 import ipaddress
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.programs import free_port
 
 if TYPE_CHECKING:
     from tests.sdk.conftest import Authority, Mint
@@ -110,3 +114,39 @@ async def test_they_are_not_trusted_otherwise(
             await soon(lambda sentence=sentence: sentence in caplog.text, "it is refused")
         assert auth.problems() == ["keys_missing", "feed_replaying"]
         assert authority.received == []
+
+
+COUNTED = """
+import asyncio, logging, ssl, sys
+from authix import Authix
+
+logging.basicConfig(stream=sys.stdout)
+made = []
+real = ssl.create_default_context
+ssl.create_default_context = lambda *args, **more: (made.append(1), real(*args, **more))[1]
+
+class Told(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+    def emit(self, record):
+        self.names.add(record.name)
+
+async def main(url):
+    told = Told()
+    logging.getLogger().addHandler(told)
+    async with Authix(issuer=url, audience="tests"):
+        async with asyncio.timeout(10):
+            while not {"authix.keys", "authix.feed"} <= told.names:  # both could not connect
+                await asyncio.sleep(0.01)
+    print("made", len(made))
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("scheme", "times"), [("http", 0), ("https", 1)])
+def test_the_public_authorities_are_read_once_and_only_for_https(scheme: str, times: int) -> None:
+    run = [sys.executable, "-c", COUNTED, f"{scheme}://127.0.0.1:{free_port()}"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, timeout=30)
+    assert f"made {times}" in done.stdout

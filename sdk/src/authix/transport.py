@@ -1,12 +1,12 @@
 """How keys and the HTTP feed are asked for, by httpx.
 
-Rule: nothing is trusted that was not named. The usual authorities are read once a process, off the event loop, and only
-when something is asked for over https: there are some 150 of them, which takes tens of milliseconds and megabytes.
+Rule: nothing is trusted that was not named. The usual authorities are read once a process, and only when something is
+asked for over https: there are some 150 of them, which takes tens of milliseconds and a megabyte or two. They are read
+on the event loop, because two threads would read them twice.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from functools import cache
 
@@ -26,8 +26,7 @@ class Transport(httpx.AsyncBaseTransport):
         if request.url.scheme != "https":
             return await self._plain.handle_async_request(request)
         if self._secure is None:
-            tls = await asyncio.to_thread(_usual_authorities) if self._tls is None else self._tls
-            self._secure = httpx.AsyncHTTPTransport(verify=tls)
+            self._secure = httpx.AsyncHTTPTransport(verify=self._tls or _usual_authorities())
         return await self._secure.handle_async_request(request)
 
     async def aclose(self) -> None:
