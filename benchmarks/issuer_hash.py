@@ -20,17 +20,16 @@ from typing import NamedTuple
 
 import argon2
 
-from authix_issuer.argon2_build import Build, fastest, installed
+from authix_issuer.argon2_build import fastest, installed
 from authix_issuer.hashing import PROFILES
 from benchmarks.issuer_load import Measured, Talk, measure, middle, request
 from benchmarks.results import Figure, Results
+from tests.deploy.dockerfiles import LEVELS
 from tests.programs import PASSWORD, IssuerProgram
 from tests.servers.packages import CACHE, NotInstallable, install_once
 from tests.servers.packages import run as run_command
 
 ROOT = Path(__file__).parents[1]
-LEVELS = {Build.AVX2: "x86-64-v3", Build.AVX512: "x86-64-v4"}
-"""Those that the issuer's image has."""
 LEVEL = LEVELS.get(fastest(), "")
 FAST = CACHE / f"argon2-{LEVEL}-{version('argon2-cffi-bindings')}"
 CORES = os.cpu_count() or 1

@@ -8,9 +8,13 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from authix_issuer.argon2_build import Build
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "docker"
 IMAGES = ("issuer", "sidecar")
+LEVELS = {Build.AVX2: "x86-64-v3", Build.AVX512: "x86-64-v4"}
+"""What the issuer's image has Argon2 built for, beside the plain one."""
 
 
 class Instruction(NamedTuple):

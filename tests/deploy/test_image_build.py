@@ -20,12 +20,11 @@ import httpx
 import pytest
 
 from authix_issuer.argon2_build import Build, fastest
-from tests.deploy.dockerfiles import IMAGES, ROOT, stages
+from tests.deploy.dockerfiles import IMAGES, LEVELS, ROOT, stages
 from tests.programs import HOST, free_ports
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
-FAST = (Build.AVX2, Build.AVX512)
 GIVEN = {"AUTHIX_ISSUER": "http://127.0.0.1:8000", "AUTHIX_AUDIENCE": "demo", "AUTHIX_FEED_TOKEN": "t" * 44}
 
 
@@ -165,7 +164,7 @@ def test_the_sidecars_data_plane_is_compiled(image: Image) -> None:
 
 
 def test_the_faster_argon2_is_found_where_it_runs_and_hashes_the_same(image: Image) -> None:
-    folders = {build: image.folder / f"opt/argon2-x86-64-v{4 if build is Build.AVX512 else 3}" for build in FAST}
+    folders = {build: image.folder / f"opt/argon2-{level}" for build, level in LEVELS.items()}
     if not folders[Build.AVX2].is_dir():
         return
     if platform.machine() != "x86_64":

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from authix_issuer.argon2_build import Build, fastest
+from authix_issuer.argon2_build import fastest
 from authix_issuer.settings import IssuerSettings
 from authix_sidecar.settings import SidecarSettings
-from tests.deploy.dockerfiles import FOLDER, IMAGES, ROOT, stages
+from tests.deploy.dockerfiles import FOLDER, IMAGES, LEVELS, ROOT, stages
 from tests.servers.deploy_tools import HADOLINT, missing
 from tests.servers.fixtures import require
 
@@ -128,8 +128,8 @@ def test_an_operator_may_choose_another(given: str, found: str, tmp_path: Path) 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have no such levels")
 def test_the_entry_point_reads_what_this_systems_loader_says(tmp_path: Path) -> None:
-    levels = {Build.AVX512: "/opt/argon2-x86-64-v4", Build.AVX2: "/opt/argon2-x86-64-v3"}
-    assert _prefers(LOADER, tmp_path) == levels.get(fastest(), "plain")
+    level = LEVELS.get(fastest())
+    assert _prefers(LOADER, tmp_path) == (f"/opt/argon2-{level}" if level else "plain")
 
 
 def _prefers(loader: str, folder: Path, **env: str) -> str:

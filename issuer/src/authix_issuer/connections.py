@@ -58,7 +58,7 @@ class PromptHttpProtocol(HttpProtocol):
             self._is_between_requests = False
 
     async def send(self, data: bytes) -> None:
-        await super().send(data)  # type: ignore[no-untyped-call]  # likewise
+        await super().send(data)  # type: ignore[no-untyped-call]  # Sanic has no type for it
         request = self.http.request if isinstance(self.http, Http) else None
         if request is not None and (document := getattr(request.ctx, "document", None)) is not None:
             self.app.ctx.known_requests.keep(request, document, data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +17,13 @@ from typing import Self, TypeVar
 
 from authix.errors import SettingsError
 from authix_issuer.errors import StoreUnavailable
-from authix_issuer.lanes import Answer, Job, Lane, one_by_one
+from authix_issuer.lanes import Answer, Job, Lane, Step, one_by_one
 
 T = TypeVar("T")
-Step = Callable[[sqlite3.Connection], T]
 
 MEMORY = ":memory:"
 _MAX_BATCH = 512
+_Step = Step[sqlite3.Connection, T]
 _Job = Job[sqlite3.Connection]
 
 
@@ -56,11 +56,11 @@ class Database:
         if self._reader is not self._writer:
             await self._reader.close()
 
-    async def write(self, step: Step[T]) -> T:
+    async def write(self, step: _Step[T]) -> T:
         """Run ``step`` in a transaction; returns once it is durable. Raises ``StoreUnavailable``."""
         return await self._writer.ask(step)
 
-    async def read(self, step: Step[T]) -> T:
+    async def read(self, step: _Step[T]) -> T:
         """Run ``step`` on what is committed. Raises ``StoreUnavailable``."""
         return await self._reader.ask(step)
 
@@ -115,7 +115,7 @@ def _commit(connection: sqlite3.Connection, batch: list[_Job]) -> list[Answer]:
     return answers
 
 
-def _run(connection: sqlite3.Connection, step: Step[T]) -> tuple[T | None, Exception | None]:
+def _run(connection: sqlite3.Connection, step: _Step[T]) -> tuple[T | None, Exception | None]:
     """The step's answer or its failure, which undoes this step alone."""
     connection.execute("SAVEPOINT step")
     try:
