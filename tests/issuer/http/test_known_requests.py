@@ -136,8 +136,8 @@ def test_a_revoked_key_is_shown_to_nobody_who_has_asked_before(
         revoked = next(iter(KeySet.from_json(before.body))).key_id
         assert issuer.run("keys", "revoke", revoked).returncode == 0
         eventually(lambda: revoked not in KeySet.from_json(asking.ask(sent).body), "the revoked key is gone")
-        after = {asking.ask(sent).alike() for _ in range(TIMES)}
-    assert len(after) == 1
+        for _ in range(TIMES):  # meanwhile a next key may come in
+            assert revoked not in KeySet.from_json(asking.ask(sent).body)
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 5", "Transfer-Encoding: chunked"])
