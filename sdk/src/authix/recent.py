@@ -6,6 +6,7 @@ memory once, where a cache that orders its entries by their last use waits for t
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -15,15 +16,20 @@ V = TypeVar("V")
 class Recent(dict[K, V]):
     """A dict that keeps the ``size`` entries that came last. Whoever adds from several threads holds a lock."""
 
-    __slots__ = ("_size",)
+    __slots__ = ("_order", "_size")
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self._size = size
+        # A dict's own first key costs a walk over all that were deleted before it.
+        self._order: deque[K] = deque()
 
     def keep(self, key: K, value: V) -> None:
-        if len(self) >= self._size and key not in self:
+        """Only by this anything comes or goes."""
+        if key not in self:
             if not self._size:
                 return
-            del self[next(iter(self))]
+            if len(self._order) >= self._size:
+                del self[self._order.popleft()]
+            self._order.append(key)
         self[key] = value

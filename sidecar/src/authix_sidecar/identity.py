@@ -65,7 +65,6 @@ class Identities:
         found = self._kept.get(id(claims))
         if found is not None and found.claims is claims and 0 <= now - found.at < REUSE:
             return found.text
-        self._kept.pop(id(claims), None)
         at = int(now)
         text = self._sign(claims, at)
         self._kept.keep(id(claims), _Signed(claims, at, text))
