@@ -1,7 +1,7 @@
 """A reader of a topic that costs next to nothing, so that one process can hold thousands.
 
-Rule: it speaks to one broker that leads all partitions, fetches as aiokafka does (whatever there is, or nothing after
-half a second) and parses every event; it neither resumes nor follows a change of leaders.
+Rule: it speaks to one broker that leads all partitions, fetches as the SDK does (whatever there is, or nothing after a
+second and a half) and parses every event; it neither resumes nor follows a change of leaders.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.programs import HOST
 _FETCH, _FETCH_VERSION = 1, 4
 _LIST_OFFSETS, _LIST_OFFSETS_VERSION = 2, 1
 _LATEST = -1
-_WAIT_MS = 500
+_WAIT_MS = 1500
 _MOST = 1 << 20
 PARTITIONS = 6
 

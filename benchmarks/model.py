@@ -40,10 +40,10 @@ class Costs:
     replayed: float = 300_000  # entries a CPU second, benchmarks.replay
     kafka_heartbeat_bytes: float = 158  # a partition and second: docs/capacity.md
     kafka_logout_bytes: float = 211  # docs/capacity.md
-    kafka_read_heartbeat_bytes: float = 222  # the same in an answer to a follower: benchmarks.fan_out
-    kafka_read_logout_bytes: float = 300  # the same: benchmarks.fan_out
-    kafka_follower: float = 280  # of the broker, a second: benchmarks.fan_out
-    kafka_logout: float = 70  # of the broker, a follower: benchmarks.fan_out
+    kafka_read_heartbeat_bytes: float = 194  # the same in an answer to a follower: benchmarks.fan_out
+    kafka_read_logout_bytes: float = 350  # the same: benchmarks.fan_out
+    kafka_follower: float = 200  # of the broker, a second: benchmarks.fan_out
+    kafka_logout: float = 80  # of the broker, a follower: benchmarks.fan_out
     http_heartbeat_bytes: float = 102  # benchmarks.fan_out
     http_logout_bytes: float = 300  # benchmarks.fan_out has 160 on SQLite; the cursor of Redis is longer
     http_heartbeat: float = 21  # of the issuer, a follower: benchmarks.fan_out

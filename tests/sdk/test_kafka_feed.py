@@ -235,6 +235,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_feed, "SILENCE", 0.5)
     monkeypatch.setattr(kafka_feed, "_CALL_WITHIN", 1.5)
     monkeypatch.setattr(kafka_feed, "_METADATA_EVERY_MS", 300)
+    monkeypatch.setattr(kafka_feed, "_FETCH_WAIT_MS", 450)
     monkeypatch.setattr(kafka_feed, "_LONGEST_PAUSE", 0.4)
 
 

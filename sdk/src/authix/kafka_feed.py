@@ -43,6 +43,10 @@ everybody for longer than the records do.
 _CALL_WITHIN = 5.0
 _GRACE = 0.5
 _METADATA_EVERY_MS = 2000
+_FETCH_WAIT_MS = 1500
+"""How long a broker holds back an answer without a record: longer than from one heartbeat to the next, so that none is
+without. An answer with a record is never held back; another question on the same connection is, so it stays well below
+``_CALL_WITHIN``."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _FORESEEN = (KafkaError, SourceError, OSError, TimeoutError)
 _T = TypeVar("_T")
@@ -88,6 +92,7 @@ class KafkaFeed:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             metadata_max_age_ms=_METADATA_EVERY_MS,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
             # Each of its calls ends by this. There is no limit over several: one server that hangs would use it up.
             request_timeout_ms=round(_CALL_WITHIN * 1000),
             **self._options,
