@@ -51,7 +51,9 @@ class PromptHttpProtocol(HttpProtocol):
             self._time = began
 
     async def receive_more(self) -> None:
-        self._is_between_requests = isinstance(self.http, Http) and self.http.stage is Stage.IDLE
+        http = self.http
+        # Sanic is idle, too, while it waits for the rest of a body that nobody wanted; but then there is a request.
+        self._is_between_requests = isinstance(http, Http) and http.stage is Stage.IDLE and http.request is None
         try:
             await super().receive_more()  # type: ignore[no-untyped-call]  # Sanic has no type for it
         finally:

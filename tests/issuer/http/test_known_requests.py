@@ -154,27 +154,44 @@ def test_a_body_is_waited_for_and_never_taken_for_a_request(shared_issuer: Issue
             assert asking.read().status == 200
 
 
+KNOWN = head("/public_key")
+WITH_LENGTH = f"Content-Length: {len(KNOWN)}"
+IN_CHUNKS = "Transfer-Encoding: chunked"
+
+
 @pytest.mark.parametrize(
-    ("start", "status"),
+    ("before", "after", "status"),
     [
-        (head("/logout", f"Content-Length: {len(head('/public_key'))}", method="POST"), 401),
-        (head("/nowhere", f"Content-Length: {len(head('/public_key'))}"), 404),
-        (b"GET /nowhere HTTP/1.1\r\nUser-Agent: ", 404),
-        (b"GET /nowhere?", 400),
+        pytest.param([head("/logout", WITH_LENGTH, method="POST")], [], 401, id="a body that is read"),
+        pytest.param([head("/nowhere", WITH_LENGTH)], [], 404, id="a body that nobody reads"),
+        pytest.param([head("/login", WITH_LENGTH, method="PUT")], [], 405, id="of a wrong method"),
+        pytest.param([head("/login", WITH_LENGTH, method="OPTIONS")], [], 405, id="of a question for methods"),
+        pytest.param([head("/nowhere", IN_CHUNKS), b"%x\r\n" % len(KNOWN)], [b"\r\n0\r\n\r\n"], 404, id="a chunk"),
+        pytest.param([b"GET /nowhere HTTP/1.1\r\nUser-Agent: "], [], 404, id="a field"),
+        pytest.param([b"GET /nowhere?"], [], 400, id="a target"),
     ],
 )
 def test_what_belongs_to_another_request_is_none_even_if_it_looks_like_one(
-    shared_issuer: IssuerProgram, start: bytes, status: int
+    shared_issuer: IssuerProgram, before: list[bytes], after: list[bytes], status: int
 ) -> None:
-    known = head("/public_key")
     with line(shared_issuer) as asking:
-        assert {asking.ask(known).status for _ in range(TIMES)} == {200}
-        asking.send(start)
-        time.sleep(0.05)  # so that what follows comes alone
-        asking.send(known)
+        assert {asking.ask(KNOWN).status for _ in range(TIMES)} == {200}
+        for packet in (*before, KNOWN, *after):
+            asking.send(packet)
+            time.sleep(0.05)  # so that what follows comes alone
         assert asking.read().status == status
         if status != 400:  # after which the connection ends
-            assert asking.ask(head("/livez")).status == 200
+            assert asking.ask(head("/livez")).body == b'{"status":"alive"}'
+
+
+def test_a_known_request_instead_of_the_end_of_a_body_is_none(shared_issuer: IssuerProgram) -> None:
+    with line(shared_issuer) as asking:
+        assert {asking.ask(KNOWN).status for _ in range(TIMES)} == {200}
+        for packet in (head("/nowhere", IN_CHUNKS), b"0\r\n", KNOWN):
+            asking.send(packet)
+            time.sleep(0.05)
+        assert asking.read().status == 404
+        assert asking.connection.recv(1) == b"", "the connection ends"
 
 
 def test_answers_come_in_the_order_of_the_requests(shared_issuer: IssuerProgram, new_email: Callable[[], str]) -> None:
@@ -201,6 +218,7 @@ KINDS = {
     head("/public_key", "If-None-Match: *"): (304, None),
     head("/.well-known/jwks.json"): (200, "application/jwk-set+json"),
     head("/livez"): (200, "application/json"),
+    head("/nowhere", WITH_LENGTH, method="POST") + KNOWN: (404, "application/problem+json"),
     head("/public_key", "Content-Length: 30") + b"GET /livez HTTP/1.1\r\nHost: x\r\n": (200, "application/x-pem-file"),
     head("/logout", "Content-Length: 0", method="POST"): (401, "application/problem+json"),
 }
