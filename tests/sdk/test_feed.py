@@ -50,6 +50,11 @@ def beat(n: int) -> Heartbeat:
     return Heartbeat(at_us=n, complete_until_us=n)
 
 
+def told(taken: list[Event]) -> list[Event]:
+    """What was taken, but for how late heartbeats were."""
+    return [beat(event.complete_until_us) if isinstance(event, Heartbeat) else event for event in taken]
+
+
 def streaming(*chunks: bytes, head: bytes = HEAD, then_hang: bool = True) -> Answer:
     async def answer(_: Received, send: Send) -> None:
         await send(head)
@@ -80,7 +85,7 @@ class TestFollowing:
         peer.answer = answer
         taken = follow()
         await soon(lambda: len(taken) == 4, "the log is here")
-        assert taken == [logout(0), logout(1), logout(2), beat(5)]
+        assert told(taken) == [logout(0), logout(1), logout(2), beat(5)]
         go_on.set()
         await soon(lambda: len(taken) == 5, "the logout is here")
         assert taken[4] == logout(7)
@@ -100,7 +105,7 @@ class TestFollowing:
         peer.answer = answer
         taken = follow()
         await soon(lambda: len(taken) >= 6, "three streams were followed")
-        assert taken[:6] == [logout(0), beat(0), logout(1), beat(1), logout(2), beat(2)]
+        assert told(taken)[:6] == [logout(0), beat(0), logout(1), beat(1), logout(2), beat(2)]
         assert [request.headers.get("last-event-id") for request in peer.received[:3]] == [None, "log:0", "log:1"]
 
     async def test_a_server_that_says_so_is_followed_from_the_beginning_again(
@@ -143,6 +148,53 @@ class TestFollowing:
         taken = follow(silence=1)
         await soon(lambda: taken == [logout(1)], "the logout is here")
         assert len(peer.received) == 1
+
+    async def test_a_stream_that_falls_behind_is_known_to_and_then_resumed(
+        self, peer: Peer, follow: Follow, soon: Soon
+    ) -> None:
+        async def answer(request: Received, send: Send) -> None:
+            await send(HEAD + log([1]))
+            said = 0 if "last-event-id" not in request.headers else 60_000_000
+            while True:  # so slow a link that each second brings what was said within a tenth of one
+                await send(sse.encode(encode_event(beat(said))))
+                said += 10_000
+                await asyncio.sleep(0.1)
+
+        peer.answer = answer
+        taken = follow(silence=0.5)
+        await soon(lambda: len(peer.received) == 2, "the feed came back")
+        assert peer.received[1].headers["last-event-id"] == "log:1"
+        first = [event for event in taken if isinstance(event, Heartbeat) and event.complete_until_us < 60_000_000]
+        late = [(event.at_us - event.complete_until_us) / 1_000_000 for event in first]
+        assert late == sorted(late)
+        assert late[-2] <= 0.5 < late[-1], "what comes too late is the last that is taken"
+
+    async def test_a_first_heartbeat_is_as_old_as_the_question(self, peer: Peer, follow: Follow, soon: Soon) -> None:
+        async def answer(_: Received, send: Send) -> None:
+            await send(HEAD + log([1]))
+            await asyncio.sleep(0.4)
+            await send(sse.encode(encode_event(beat(7))))
+            await asyncio.Event().wait()
+
+        peer.answer = answer
+        taken = follow(silence=2)
+        await soon(lambda: len(taken) == 2, "the heartbeat is here")
+        assert isinstance(taken[1], Heartbeat)
+        assert 400_000 <= taken[1].at_us - taken[1].complete_until_us < 2_000_000
+
+    async def test_a_clock_that_is_put_forward_makes_nothing_late(self, peer: Peer, follow: Follow, soon: Soon) -> None:
+        async def answer(_: Received, send: Send) -> None:
+            await send(HEAD + log([1]))
+            for said in (0, 60_000_000, 60_100_000, 60_200_000):
+                await send(sse.encode(encode_event(beat(said))))
+                await asyncio.sleep(0.1)
+            await asyncio.Event().wait()
+
+        peer.answer = answer
+        taken = follow(silence=2)
+        await soon(lambda: len(taken) == 5, "all is here")
+        late = [(event.at_us - event.complete_until_us) / 1_000_000 for event in taken if isinstance(event, Heartbeat)]
+        assert max(late) < 1
 
     @pytest.mark.parametrize(
         "content_type", ["text/event-stream;charset=utf-8", "Text/Event-Stream ; charset=UTF-8", "text/event-stream"]

@@ -1,7 +1,8 @@
 """Follow the issuer's revocation feed over HTTP.
 
 Rule: the feed replays every live revocation to a newcomer and then goes on live; a heartbeat counts only after all that
-stands before it was taken. A broken stream is resumed from the last cursor, and silence is a broken stream.
+stands before it was taken. A broken stream is resumed from the last cursor, and silence is a broken stream. What a slow
+link brings late is known to be late, and too late is broken too: whatever is still on its way is asked for anew.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import asyncio
 import logging
 import random
 import ssl
+import time
 from collections.abc import Callable
 
 import httpx
 
 from authix import sse, transport
 from authix.errors import SourceError
-from authix.events import Event, decode_event
+from authix.events import Event, Heartbeat, decode_event
 
 logger = logging.getLogger("authix.feed")
 
 SILENCE = 5.0
-"""Seconds without a byte (the feed has a heartbeat every second) after which the stream is taken as broken."""
+"""Seconds without a byte (the feed has a heartbeat every second), or by which a heartbeat may be late, after which the
+stream is taken as broken."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _FORESEEN = (httpx.HTTPError, SourceError)
 
@@ -68,6 +71,7 @@ class HttpFeed:
 
     async def _stream(self, client: httpx.AsyncClient) -> None:
         headers = self._headers | ({"Last-Event-ID": self._cursor} if self._cursor else {})
+        lateness = _Lateness(time.monotonic())
         async with client.stream("GET", self.url, headers=headers) as response:
             if response.status_code != httpx.codes.OK:
                 raise SourceError(f"answered {response.status_code}")
@@ -78,10 +82,13 @@ class HttpFeed:
             decoder = sse.Decoder()
             async for chunk in response.aiter_raw():
                 for received in decoder.feed(chunk):
-                    self._receive(received)
+                    self._receive(received, lateness)
 
-    def _receive(self, received: sse.ServerSentEvent) -> None:
-        event = decode_event(received.data)
+    def _receive(self, received: sse.ServerSentEvent, lateness: _Lateness) -> None:
+        event, late = decode_event(received.data), 0.0
+        if isinstance(event, Heartbeat):
+            late = lateness.of(event, time.monotonic())
+            event = Heartbeat(at_us=event.at_us + round(late * 1_000_000), complete_until_us=event.complete_until_us)
         if event is not None:
             self._take(event)
         if received.cursor is not None:
@@ -89,6 +96,29 @@ class HttpFeed:
         if not self._healthy:
             self._healthy = True
             logger.info("feed %s: connected", self.url)
+        if late > self._silence:
+            raise SourceError(f"a heartbeat came {late:.1f} s late")
 
     def _report(self, reason: str, trace: Exception | None = None) -> None:
         logger.warning("feed %s: %s; trying again", self.url, reason, exc_info=trace)
+
+
+class _Lateness:
+    """How late the heartbeats of one connection come, at most, on this host's monotonic clock. Does no I/O.
+
+    The first was said after it was asked for, and each further one as long after the first as the feed's clock says. That
+    clock can be put forward: what would come before it was said comes at once, and is counted from anew.
+    """
+
+    def __init__(self, asked: float) -> None:
+        self._since = asked
+        self._said_us: int | None = None
+
+    def of(self, heartbeat: Heartbeat, now: float) -> float:
+        """Seconds."""
+        if self._said_us is None:
+            self._said_us = heartbeat.at_us
+        late = now - self._since - (heartbeat.at_us - self._said_us) / 1_000_000
+        if late < 0:
+            self._since, self._said_us = now, heartbeat.at_us
+        return max(late, 0.0)
