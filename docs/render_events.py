@@ -81,7 +81,8 @@ Without that `Accept` it is a snapshot and the cursor from which the stream goes
 {{snapshot}}
 ```
 
-Beyond this machine it needs `Authorization: Bearer` and `AUTHIX_FEED_TOKEN`.
+It needs `Authorization: Bearer` and `AUTHIX_FEED_TOKEN`. Only an issuer whose `AUTHIX_ISSUER` names this machine gives it
+without a token, to whoever asks this machine by such a name and through no proxy.
 
 ## What a reader must be able to read
 

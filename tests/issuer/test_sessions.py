@@ -15,7 +15,7 @@ from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.adapters import sqlite_sessions
 from authix_issuer.adapters.sqlite import MEMORY, Database
 from authix_issuer.adapters.sqlite_sessions import SqliteSessions
-from authix_issuer.audit import OFF, Audit
+from authix_issuer.audit import NOBODY, OFF, Audit
 from authix_issuer.errors import RefreshTokenInvalid, RefreshTokenReused
 from authix_issuer.key_ring import Policy, Ring, advance
 from authix_issuer.key_seal import new_key
@@ -202,3 +202,11 @@ async def test_printed_tokens_show_none_of_them(sessions: Sessions) -> None:
     opened = await sessions.open(ANN)
     assert opened.access_token not in repr(opened)
     assert opened.refresh_token not in repr(opened)
+
+
+async def test_who_ends_all_others_is_told_when_his_own_has_ended_and_none_was(sessions: Sessions) -> None:
+    mine, other = await sessions.open(ANN), await sessions.open(ANN)
+    await sessions.close(mine.refresh_token, Scope.SESSION)  # between the look at his token and the deed
+    with pytest.raises(TokenRevoked):
+        await sessions.end_others(ANN.id, mine.session, NOBODY)
+    assert await sessions.refresh(other.refresh_token)

@@ -9,6 +9,7 @@ import hmac
 import logging
 from contextlib import aclosing
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 import msgspec
 from sanic import Blueprint, HTTPResponse, Request
@@ -16,6 +17,7 @@ from sanic.headers import parse_accept
 
 from authix.bearer import bearer_token
 from authix.errors import AuthixError, TokenError
+from authix.settings import is_loopback
 from authix.sse import CONTENT_TYPE as EVENT_STREAM
 from authix_issuer import errors
 from authix_issuer.answers import (
@@ -183,5 +185,16 @@ def check_feed_token(request: Request) -> None:
             given = ""
         if not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8")):
             raise errors.FeedForbidden("the revocation feed needs its bearer token (AUTHIX_FEED_TOKEN)")
-    elif {"forwarded", "x-forwarded-for", "via"} & request.headers.keys():
-        raise errors.FeedForbidden("behind a proxy the revocation feed needs AUTHIX_FEED_TOKEN")
+    elif not _is_local(request):
+        raise errors.FeedForbidden("beyond this machine the revocation feed needs AUTHIX_FEED_TOKEN")
+
+
+def _is_local(request: Request) -> bool:
+    """Whether it is of this machine: some proxies tell nothing of themselves, so all names must be this machine's."""
+    if {"forwarded", "x-forwarded-for", "via"} & request.headers.keys():
+        return False
+    urls = f"//{request.headers.get('host', '')}", issuer_of(request).settings.issuer
+    try:
+        return all(is_loopback(urlsplit(url).hostname) for url in urls)
+    except ValueError:
+        return False

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from authix import tracing
 from authix.claims import Claims
+from authix.errors import TokenRevoked
 from authix.events import SessionRevoked
 from authix_issuer.access_tokens import AccessTokens
 from authix_issuer.addresses import Kept, kept
@@ -117,16 +118,24 @@ class Sessions:
     ) -> None:
         """Log out; again is no error. Any refresh token of the session will do, even one already exchanged.
 
-        Raises ``RefreshTokenInvalid`` for a forged one.
+        Raises ``RefreshTokenInvalid`` for a forged one, and when all are to end by one that has ended itself.
         """
-        await self._close(_present(self._refresh_tokens.read(refresh_token)), scope, caller, event)
+        presented = _present(self._refresh_tokens.read(refresh_token))
+        if not await self._close(presented, scope, caller, event) and await self._leaves_open(presented, scope):
+            raise RefreshTokenInvalid("the session has ended, and others are open; log in again")
 
     async def close_of(
         self, claims: Claims, scope: Scope, caller: Caller = NOBODY, event: Event = Event.LOGOUT
     ) -> None:
-        """Log out by a verified access token; again is no error."""
-        if claims.session is not None:
-            await self._close(Presented(claims.session, claims.subject, None), scope, caller, event)
+        """Log out by a verified access token; again is no error.
+
+        Raises ``TokenRevoked`` where all sessions were to end by one that has ended itself.
+        """
+        if claims.session is None:
+            return
+        presented = Presented(claims.session, claims.subject, None)
+        if not await self._close(presented, scope, caller, event) and await self._leaves_open(presented, scope):
+            raise TokenRevoked("the session has ended, and others are open; log in again")
 
     async def list_open(self, subject: str) -> list[OpenSession]:
         """The user's open sessions, the one opened last first."""
@@ -139,8 +148,12 @@ class Sessions:
             raise SessionUnknown("there is no such session; it may have ended")
 
     async def end_others(self, subject: str, session: str, caller: Caller) -> None:
-        """End all of the user's sessions but this one, and revoke every access token."""
-        await self._close(Presented(session, subject, None), Scope.OTHERS, caller, Event.SESSION_ENDED)
+        """End all of the user's sessions but this one, and revoke every access token.
+
+        Raises ``TokenRevoked`` when this one has ended meanwhile: then it ends no other.
+        """
+        if not await self._close(Presented(session, subject, None), Scope.OTHERS, caller, Event.SESSION_ENDED):
+            raise TokenRevoked("the session has ended; log in again")
 
     async def withdraw(self, tokens: Tokens, subject: str) -> None:
         """End a session that should not have been opened, before anybody has its tokens."""
@@ -156,6 +169,10 @@ class Sessions:
         self._revoked(revocation)
         self._audit.record(event, OK, caller, subject=presented.subject, session=presented.session, scope=scope.value)
         return True
+
+    async def _leaves_open(self, presented: Presented, scope: Scope) -> bool:
+        """Whether what was done before, and is done again, was less than what is asked for now."""
+        return scope is Scope.ALL and bool(await self._store.list_open(presented.subject, 1))
 
     def _tokens(
         self, token: RefreshToken, grants: Grants, at_us: int, expires_us: int, *, repeated: bool = False

@@ -125,6 +125,23 @@ def test_who_logs_in_again_at_once_has_a_good_token_and_the_old_one_stays_dead(
     assert all(map(revoked, tokens))
 
 
+@pytest.mark.parametrize("shown", ["cookie", "access token", "both"])
+def test_one_session_that_has_ended_does_not_say_that_all_have(
+    shared_issuer: IssuerProgram, client: httpx.Client, user: str, assert_problem: AssertProblem, shown: str
+) -> None:
+    with shared_issuer.client() as phone:
+        here, _ = login(client, user), login(phone, user)
+        cookie = {} if shown == "access token" else {"Cookie": f"{COOKIE}={client.cookies[COOKIE]}"}
+        token = {} if shown == "cookie" else bearer(here)
+        assert client.post("/logout?scope=session").status_code == 204
+        for _ in range(2):
+            refused = client.post("/logout?scope=all", headers=cookie | token)
+            assert_problem(refused, 401, "refresh_token_invalid" if shown == "cookie" else "token_revoked")
+        assert can_refresh(phone)
+        assert phone.post("/logout?scope=all").status_code == 204
+        assert client.post("/logout?scope=all", headers=cookie | token).status_code == 204, "now they have"
+
+
 def test_a_logout_can_be_repeated(client: httpx.Client, access_token: str) -> None:
     token = client.cookies[COOKIE]
     client.cookies.clear()

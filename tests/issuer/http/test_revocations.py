@@ -170,6 +170,19 @@ def test_behind_a_proxy_the_feed_needs_its_token(
         assert_problem(client.get("/revocations", headers={header: "for=192.0.2.1"} | accept), 401, "feed_token_wrong")
 
 
+def test_under_another_name_the_feed_needs_its_token(
+    client: httpx.Client, listing_issuer: IssuerProgram, assert_problem: AssertProblem
+) -> None:
+    with listing_issuer.client() as at_a_public_one:
+        for accept in ({}, STREAM):
+            assert_problem(at_a_public_one.get("/revocations", headers=accept), 401, "feed_token_wrong")
+            # a proxy that tells nothing of itself, or a web page that has its name point to this machine
+            for host in ("rebound.example", "[::1", "127.0.0.1.rebound.example:80", "localhost@rebound.example"):
+                assert_problem(client.get("/revocations", headers={"Host": host} | accept), 401, "feed_token_wrong")
+    for host in ("localhost", "127.0.0.1:1", "[::1]:1"):
+        assert client.get("/revocations", headers={"Host": host}).status_code == 200
+
+
 def feed_token(issuer: IssuerProgram) -> str:
     return issuer.env["AUTHIX_FEED_TOKEN"]
 
