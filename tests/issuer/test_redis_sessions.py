@@ -17,7 +17,7 @@ from authix.events import LOG_WINDOW
 from authix_issuer.adapters.redis_pipeline import DEADLINE, RedisEngine
 from authix_issuer.adapters.redis_sessions import SHARDS, RedisSessions, shard_of
 from authix_issuer.errors import StoreUnavailable
-from authix_issuer.ports import KEEP_EXPIRED_US, Grants, NewSession, Presented, Rotated, Scope, concerns
+from authix_issuer.ports import KEEP_EXPIRED_US, Grants, NewSession, Presented, Reused, Rotated, Scope, concerns
 from tests.programs import HOST, eventually
 from tests.servers.redis import RedisCluster, RedisServer
 from tests.servers.tcp_proxy import TcpProxy
@@ -82,17 +82,45 @@ async def test_every_key_of_a_user_is_on_the_users_shard_and_expires(
     await store.close(shown, Scope.SESSION)
     tag = f"{{{namespace}:{shard_of(ANN)}}}:"
     found = await keys_of(redis, namespace)
-    assert len(found) == 5
+    assert len(found) == 6
     assert all(key.startswith(tag) for key in found)
     lives = {key.removeprefix(tag).partition(":")[0]: await redis.pttl(key) / 1000 for key in found}
     session_life = (HOUR_US + KEEP_EXPIRED_US) / 1e6
     assert lives.pop("clock") < 0, "the clock stays"
     assert lives == {
+        "ended": pytest.approx(10, abs=9),
         "log": pytest.approx(LOG_WINDOW, abs=30),
         "unpublished": pytest.approx(LOG_WINDOW, abs=30),
         "subject": pytest.approx(session_life, abs=30),
         "session": pytest.approx(session_life, abs=30),
     }
+
+
+async def test_who_ends_a_session_is_told_so_even_if_the_first_answer_is_lost(
+    redis_server: RedisServer, namespace: str
+) -> None:
+    with TcpProxy(redis_server.port) as way:
+        async with RedisEngine(f"redis://{HOST}:{way.port}/0") as engine:
+            store = RedisSessions(engine, namespace)
+            for scope in Scope:
+                opened, shown = new_session()
+                await store.open(opened)
+                way.cut_in_answer(0)
+                logout = await store.close(shown, scope)
+                assert logout is not None
+                assert logout in [entry.revocation for entry in await store.read(None, 1000)]
+                assert await store.close(shown, Scope.SESSION) is None or scope is Scope.OTHERS
+            opened, shown = new_session()
+            await store.open(opened)
+            for counter in range(3):
+                await store.refresh(shown, counter, grace_us=0)
+            way.cut_in_answer(0)
+            assert isinstance(await store.refresh(shown, 0, grace_us=0), Reused)
+            assert await store.refresh(shown, 0, grace_us=0) is None
+    async with Redis(host=HOST, port=redis_server.port) as redis:
+        remembered = [key for key in await keys_of(redis, namespace) if ":ended:" in key]
+        assert len(remembered) == len(Scope) + 2
+        assert all([0 < await redis.pttl(key) <= 10_000 for key in remembered])
 
 
 async def test_the_set_of_a_users_sessions_loses_the_dead_ones(

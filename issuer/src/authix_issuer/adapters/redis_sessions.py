@@ -14,8 +14,9 @@ import asyncio
 import secrets
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -66,6 +67,8 @@ class RedisSessions:
         steps = files(__package__).joinpath("sessions.lua").read_text(encoding="utf-8")
         self._opening, self._script = Script(steps), Script(_EVEN_WHEN_FULL + steps)
         self._log_id = ""
+        ours = secrets.token_hex(8)
+        self._calls = (f"ended:{ours}-{number}" for number in count())
 
     async def open(self, session: NewSession, *, most: int = 0) -> Opened:
         subject, grants = session.subject, session.grants
@@ -93,7 +96,8 @@ class RedisSessions:
         keep = keep_until(0)
         subject, session = presented.subject, presented.session
         secret_hash = presented.secret_hash or b""
-        answer = await self._on_session("refresh", subject, session, secret_hash, counter, grace_us, keep)
+        more = (next(self._calls),)
+        answer = await self._on_session("refresh", subject, session, secret_hash, counter, grace_us, keep, more=more)
         match answer:
             case [b"rotated" | b"repeated" as kind, at_us, current, grants, expires_us]:
                 given = msgspec.json.decode(grants, type=Grants)
@@ -108,7 +112,8 @@ class RedisSessions:
         subject, session = presented.subject, presented.session
         prefix = self._prefix(subject)
         secret_hash = presented.secret_hash or b""
-        at_us = await self._on_session("close", subject, session, secret_hash, scope, keep, prefix)
+        more = (next(self._calls),)
+        at_us = await self._on_session("close", subject, session, secret_hash, scope, keep, prefix, more=more)
         if at_us is None:
             return None
         until = keep_until(at_us)
@@ -235,10 +240,13 @@ class RedisSessions:
     async def check(self) -> None:
         await asyncio.gather(*(self._engine.call("EXISTS", self._key(shard, "clock")) for shard in range(SHARDS)))
 
-    async def _on_session(self, step: str, subject: str, session: str, *arguments: str | bytes | int) -> Any:
+    async def _on_session(
+        self, step: str, subject: str, session: str, *arguments: str | bytes | int, more: Sequence[str] = ()
+    ) -> Any:
+        """``more`` keys has a step that is told apart from others like it."""
         shard = shard_of(subject)
         names = ("clock", "log", "unpublished", f"subject:{subject}", f"session:{session}", f"revoked:{subject}")
-        keys = [self._key(shard, name) for name in names]
+        keys = [self._key(shard, name) for name in (*names, *more)]
         script = self._opening if step == "open" else self._script
         return await self._engine.run(script, keys, step, _WINDOW_US, self._channel, subject, session, *arguments)
 

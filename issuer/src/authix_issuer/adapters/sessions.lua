@@ -2,12 +2,13 @@
 --
 -- Every key carries the shard's hash tag. KEYS: 1 clock, 2 log (stream, ids are moments), 3 unpublished (sorted set of
 -- moments), 4 the subject's sessions (sorted set, by expiry), 5 the session (hash), 6 the moment of the subject's last
--- revocation as a user. ARGV[1] names the step, ARGV[2] says
--- how long in µs the log keeps an entry, ARGV[3] where to tell that it has grown.
+-- revocation as a user, 7 the moment at which this very call ended the session (only of steps that can). ARGV[1] names the
+-- step, ARGV[2] says how long in µs the log keeps an entry, ARGV[3] where to tell that it has grown.
 
 local WINDOW_US = tonumber(ARGV[2])
 local KEEP_EXPIRED_US = 7200 * 1000000 -- see ports.KEEP_EXPIRED_US
 local CHANNEL = ARGV[3]
+local RESENT_MS = 10000 -- longer than a call is sent again after its answer was lost
 
 local function text(number)
     return string.format('%.0f', number)
@@ -48,6 +49,16 @@ end
 local function end_session(session)
     redis.call('DEL', KEYS[5])
     redis.call('ZREM', KEYS[4], session)
+end
+
+-- A call whose answer was lost is sent again, and finds the session gone: it is to be told what it did.
+local function remember_end(t)
+    redis.call('SET', KEYS[7], text(t), 'PX', RESENT_MS)
+end
+
+local function ended_by_this_call()
+    local ended_us = redis.call('GET', KEYS[7])
+    return ended_us and tonumber(ended_us)
 end
 
 -- The session that is presented, or nil once it has ended. An empty secret hash presents it by an access token.
@@ -130,7 +141,8 @@ function steps.refresh(subject, session, secret_hash, counter, grace_us, keep_s)
     local t = tick()
     local found = find(subject, secret_hash)
     if found == nil or found.expires_us <= t then
-        return { 'unknown' }
+        local ended_us = ended_by_this_call()
+        return ended_us and { 'reused', ended_us } or { 'unknown' }
     end
     counter = tonumber(counter)
     local outcome = 'repeated'
@@ -147,6 +159,7 @@ function steps.refresh(subject, session, secret_hash, counter, grace_us, keep_s)
         end
     elseif counter ~= found.counter - 1 or t - found.rotated_us > tonumber(grace_us) then
         revoke(t, 'session', subject, session, tonumber(keep_s))
+        remember_end(t)
         end_session(session)
         return { 'reused', t }
     end
@@ -156,10 +169,11 @@ end
 function steps.close(subject, session, secret_hash, scope, keep_s, session_prefix)
     local t = tick()
     if find(subject, secret_hash) == nil then
-        return false
+        return ended_by_this_call() or false
     end
     -- First: should a step fail midway, what it wrote before stays, and only a revocation too many is harmless.
     revoke(t, scope == 'session' and 'session' or 'user', subject, session, tonumber(keep_s))
+    remember_end(t)
     if scope == 'user' or scope == 'session' then
         end_session(session)
         return t
