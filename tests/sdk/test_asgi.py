@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import websockets
+from sanic import HTTPResponse, Sanic, text
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -102,11 +103,54 @@ class TestRequests:
             assert (headers, answer.status_code, answer.json()["code"]) == (headers, 401, code)
 
     async def test_a_public_path_is_that_path_alone(self, ready: httpx.AsyncClient) -> None:
-        for path in ("/public", "/publi%63", "/public?x=1"):
+        for path in ("/public", "/public?x=1", "/public?x=%63"):
             assert (path, await status_of(ready, path)) == (path, 200)
         others = ("/", "/public/", "//public", "/PUBLIC", "/public/x", "/public;x", "/x/../public", "/public%00")
-        for path in (*others, "/public%2f", "/%2fpublic", "/public%20", "/./public"):
+        for path in (*others, "/publi%63", "/public%2f", "/%2fpublic", "/public%20", "/./public"):
             assert (path, await status_of(ready, path)) == (path, 401)
+
+    async def test_a_public_path_opens_no_other_where_the_application_routes_on_the_raw_path(
+        self, authority: Authority, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Sanic, "test_mode", True)  # or a process can have only one application
+        app: Sanic[Any, Any] = Sanic("raw", configure_logging=False)
+        app.config.MOTD = False
+
+        async def route_name(request: Any, _: str = "") -> HTTPResponse:
+            return text(request.route.name)
+
+        routes = {"health": "/orders/health", "umlaut": "/größe", "order": "/orders/<_>", "top": "/<_>"}
+        for name, path in routes.items():
+            app.add_route(route_name, path, name=name)
+        auth = authority.auth()
+        url = await serve(AuthixMiddleware(app, auth=auth, public=["/orders/health", "/größe"]))
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            for path, name in (("/orders/health", "health"), ("/orders/health?x=%2F", "health"), ("/größe", "umlaut")):
+                assert (await client.get(path)).text == f"raw.{name}"
+            others = (
+                "/orders/%68ealth",
+                "/orders%2Fhealth",
+                "/orders%2fhealth",
+                "/gr%c3%b6%c3%9fe",
+                "/%67r%C3%B6%C3%9Fe",
+            )
+            for path in others:
+                assert (path, await status_of(client, path)) == (path, 401)
+
+    async def test_a_public_path_needs_no_raw_path_of_the_server(self, authority: Authority) -> None:
+        async with authority.auth() as auth:
+            for raw in ({}, {"raw_path": None}):
+                sent: list[int] = []
+
+                async def send(message: Any, sent: list[int] = sent) -> None:
+                    sent.append(message["status"])
+
+                async def app(_: Scope, __: Any, send: Any) -> None:
+                    await send({"type": "http.response.start", "status": 204})
+
+                scope: Scope = {"type": "http", "path": "/public", "headers": [], **raw}
+                await AuthixMiddleware(app, auth=auth, public=["/public"])(scope, nothing, send)
+                assert sent == [204]
 
     async def test_a_public_path_has_no_claims_even_with_a_token(self, ready: httpx.AsyncClient, mint: Mint) -> None:
         assert (await ready.get("/public", headers=bearer(mint.fresh()))).json() == {"subject": None}
@@ -122,6 +166,25 @@ class TestRequests:
             assert (answer.status_code, answer.json()["code"]) == (403, "role_missing")
             assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
             assert (await client.get("/", headers=bearer(mint.fresh(roles=["reader", "admin"])))).status_code == 200
+
+    async def test_the_claims_are_where_the_token_was_judged(
+        self, authority: Authority, mint: Mint, serve: Serve, soon: Soon
+    ) -> None:
+        auth = authority.auth()
+
+        def copying(app: Any) -> Any:
+            async def called(scope: Scope, receive: Any, send: Any) -> None:
+                await app(dict(scope), receive, send)
+
+            return called
+
+        only_admins = [Middleware(AuthixMiddleware, auth=auth, roles=["admin"])]
+        app = Starlette(routes=[Route("/admin", whoami, middleware=only_admins)])
+        url = await serve(AuthixMiddleware(copying(app), auth=auth, public=["/admin"]))
+        await soon(auth.ready, "the verifier is ready")
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            answer = await client.get("/admin", headers=bearer(mint.fresh(sub="ada", roles=["admin"])))
+            assert (answer.status_code, answer.json()) == (200, {"subject": "ada"})
 
     async def test_before_it_is_ready_it_asks_to_come_back(
         self, authority: Authority, mint: Mint, serve: Serve, soon: Soon
@@ -337,15 +400,54 @@ class TestTheTokensEnd:
             assert await closed(socket) == (4401, "token_revoked")
         await other.stop()
 
-    async def test_an_error_of_the_applications_own_is_not_taken_for_an_end(
+    async def test_a_plain_request_may_end_with_its_token_too(self, open_to: OpenTo, tokens: InProcessIssuer) -> None:
+        async def slow(request: Request) -> JSONResponse:
+            auth = request.app.user_middleware[0].kwargs["auth"]
+            async with auth.until_revoked(request.scope["authix.claims"]):
+                tokens.logout("ada")
+                await asyncio.sleep(20)
+            return JSONResponse({})
+
+        async with await open_to(Route("/slow", slow)) as client:
+            answer = await client.get("/slow", headers=tokens.issue("ada").headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
+            assert 'error="invalid_token"' in answer.headers["www-authenticate"]
+
+    async def test_a_socket_whose_application_refuses_a_token_is_not_opened(
         self, auth: Authix, tokens: InProcessIssuer
     ) -> None:
+        sent: list[Scope] = []
+
         async def failing(*_: Any) -> None:
             raise TokenExpired
 
-        scope = {"type": "http", "path": "/", "headers": [(b"authorization", f"Bearer {tokens.issue()}".encode())]}
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"authorization", f"Bearer {tokens.issue()}".encode())]
+        scope = {"type": "websocket", "path": "/", "headers": headers}
+        await AuthixMiddleware(failing, auth=auth)(scope, nothing, send)
+        assert sent == [{"type": "websocket.close", "code": 1008, "reason": "token_expired"}]
+        await auth.stop()
+
+    @pytest.mark.parametrize("kind", ["http.response.start", "websocket.accept", "websocket.close"])
+    async def test_an_error_of_the_applications_own_is_no_refusal_once_an_answer_has_begun(
+        self, auth: Authix, tokens: InProcessIssuer, kind: str
+    ) -> None:
+        sent: list[str] = []
+
+        async def failing(_: Scope, __: Any, send: Any) -> None:
+            await send({"type": kind})
+            raise TokenExpired
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        headers = [(b"authorization", f"Bearer {tokens.issue()}".encode())]
+        scope = {"type": kind.partition(".")[0], "path": "/", "headers": headers}
         with pytest.raises(TokenExpired):
-            await AuthixMiddleware(failing, auth=auth)(scope, nothing, nothing)
+            await AuthixMiddleware(failing, auth=auth)(scope, nothing, send)
+        assert sent == [kind]
         await auth.stop()
 
     @pytest.mark.parametrize("policy", [WhenStale.ACCEPT, {"/lax": WhenStale.ACCEPT}])
@@ -361,6 +463,29 @@ class TestTheTokensEnd:
             statuses = [(await client.get(path, headers=headers, follow_redirects=False)).status_code for path in paths]
             assert statuses[:2] == [200, others]
             assert statuses[2] == (503 if isinstance(policy, dict) else 307)
+
+    @pytest.mark.parametrize(
+        ("usual", "policy", "status"),
+        [
+            (WhenStale.REJECT, WhenStale.ACCEPT, 503),
+            (WhenStale.CLAMP, WhenStale.ACCEPT, 503),
+            (WhenStale.ACCEPT, WhenStale.REJECT, 503),
+            (WhenStale.ACCEPT, WhenStale.ACCEPT, 200),
+        ],
+    )
+    async def test_the_policy_of_a_path_does_not_weaken_that_of_another_spelling_of_it(
+        self, serve: Serve, tokens: InProcessIssuer, usual: WhenStale, policy: WhenStale, status: int
+    ) -> None:
+        auth = Authix(issuer="https://auth.example.com", audience="orders", when_stale=usual)
+        async with httpx.AsyncClient(base_url=await serve(service(auth, when_stale={"/some": policy}))) as client:
+            headers = tokens.issue("ada").headers
+            tokens.advance(120)
+            await client.get("/some", headers=headers)
+            tokens.go_stale()
+            assert (await client.get("/so%6De", headers=headers)).status_code == status
+            assert (await client.get("/some", headers=headers)).status_code == (
+                200 if policy is WhenStale.ACCEPT else 503
+            )
 
 
 class TestLifespan:

@@ -239,3 +239,39 @@ async def test_a_plain_request_in_flight_is_let_finish(
     client, headers = await serve(), tokens.issue("ada").headers
     assert (await client.get("/slow", headers=headers)).text == "begun, done"
     assert (await client.get("/slow", headers=headers)).json()["code"] == "token_revoked"
+
+
+@pytest.mark.parametrize("prepared", ["", "text/plain"])
+async def test_a_plain_request_may_end_with_its_token_too(
+    app: App, auth: SanicAuthix, serve: Serve, tokens: InProcessIssuer, prepared: str
+) -> None:
+    @app.get("/slow")
+    @auth.required()
+    async def slow(request: Request, claims: Claims) -> None:
+        if prepared:
+            await request.respond(content_type=prepared)  # which sends nothing yet
+        async with auth.until_revoked(claims):
+            tokens.logout("ada")
+            await asyncio.sleep(20)
+
+    answer = await (await serve()).get("/slow", headers=tokens.issue("ada").headers)
+    assert (answer.status_code, answer.json()["code"]) == (401, "token_revoked")
+
+
+async def test_an_answer_that_has_begun_is_not_taken_for_a_refusal(
+    app: App, auth: SanicAuthix, serve: Serve, tokens: InProcessIssuer
+) -> None:
+    @app.get("/slow")
+    @auth.required()
+    async def slow(request: Request, claims: Claims) -> None:
+        response = await request.respond(content_type="text/plain")
+        await response.send("begun")
+        async with auth.until_revoked(claims):
+            tokens.logout("ada")
+            await asyncio.sleep(20)
+
+    client = await serve()
+    async with client.stream("GET", "/slow", headers=tokens.issue("ada").headers) as answer:
+        given = answer.aiter_raw()
+        assert await anext(given) == b"begun"
+        assert [part async for part in given] == []

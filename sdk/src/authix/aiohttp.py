@@ -2,7 +2,8 @@
 
 Rule: ``@auth.required()`` puts the claims into ``request[CLAIMS]`` or answers the refusal, a WebSocket's at its
 handshake. From the moment the token is revoked or expires, a WebSocket is closed and an event stream ended, and their
-handler is cancelled; a plain request in flight is let finish. The verifier runs with the application.
+handler is cancelled; a plain request in flight is let finish. A ``TokenError`` that a handler raises before it has
+answered is answered as a refusal. The verifier runs with the application.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ CLAIMS = web.RequestKey("authix.claims", Claims)
 
 _INSTALLED: web.AppKey[list[Authix]] = web.AppKey("authix.installed", list)
 _WATCH = web.RequestKey("authix.watch", object)
+_BEGUN = web.RequestKey("authix.begun", bool)
 
 H = TypeVar("H", bound=Callable[..., Awaitable[web.StreamResponse]])
 
@@ -65,12 +67,15 @@ class AiohttpAuthix(Authix):
     def middleware(
         self, *, public: Collection[str] = (), roles: Collection[str] = (), when_stale: WhenStale | None = None
     ) -> Middleware:
-        """A middleware: require it of every request except to the exact paths of ``public``."""
+        """A middleware: require it of every request except to the exact paths of ``public``.
+
+        They are spelled as aiohttp routes on them: decoded, but for ``%2F`` and ``%25``.
+        """
         open_paths, needed = names(public), names(roles)
 
         @web.middleware
         async def judged(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if request.path in open_paths:
+            if request.rel_url.path_safe in open_paths:  # ``path`` may be that of another route: its %2F is decoded
                 return await handler(request)
             return await self._serve(request, needed, when_stale, lambda: handler(request))
 
@@ -89,10 +94,14 @@ class AiohttpAuthix(Authix):
             token = bearer_token(request.headers.getall("Authorization", []))
             claims = request[CLAIMS] = await self.authenticate(token, roles=roles, when_stale=when_stale)
         except AuthixError as error:
-            status, headers, body = refusal(error)
-            return web.Response(body=body, status=status, headers=dict(headers))
+            return _refused(error)
         watch = request[_WATCH] = _Watch(self, claims)
-        return await watch.over(answer)
+        try:
+            return await watch.over(answer)
+        except TokenError as error:
+            if _BEGUN in request:
+                raise
+            return _refused(error)
 
     async def _run_with(self, _: web.Application) -> AsyncIterator[None]:
         async with self:
@@ -138,6 +147,12 @@ class _Watch:
 
 
 async def _watch_response(request: web.Request, response: web.StreamResponse) -> None:
+    request[_BEGUN] = True
     watch = request.get(_WATCH)
     if isinstance(watch, _Watch):
         watch.begin(response)
+
+
+def _refused(error: AuthixError) -> web.Response:
+    status, headers, body = refusal(error)
+    return web.Response(body=body, status=status, headers=dict(headers))

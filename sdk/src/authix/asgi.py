@@ -2,7 +2,8 @@
 
 Rule: every http and websocket request needs a good access token unless its path is public; the claims are in
 ``scope["authix.claims"]``. From the moment the token is revoked or expires, nothing more goes out on a WebSocket or an
-event stream; it is closed, and the application's task cancelled. A plain request in flight is let finish.
+event stream; it is closed, and the application's task cancelled. A plain request in flight is let finish. A
+``TokenError`` that the application raises before it has answered is answered as a refusal.
 
 The verifier runs with the application's lifespan; where server or application have none, it starts with the first
 request.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from authix.bearer import CLOSE_CODE, bearer_token, refusal
 from authix.claims import Claims, names
@@ -36,6 +38,9 @@ _ENDS: dict[str, Message] = {
     "websocket.http.response.start": {"type": "websocket.http.response.body", "body": b""},
 }
 """What ends an answer that began so."""
+_STRICTEST_FIRST = (WhenStale.REJECT, WhenStale.CLAMP, WhenStale.ACCEPT)
+_NEVER_QUOTED = "/:@!$&'()*+,;=-._~"
+"""What a path holds as it is (RFC 3986, 3.3), besides letters and digits."""
 
 
 class Guard:
@@ -53,6 +58,7 @@ class Guard:
 
     def hold(self, claims: Claims) -> None:
         """From now on the connection stands on this token."""
+        # for what stands around: the scope that was judged may be a copy of this one
         self._scope[CLAIMS] = self._claims = claims
         if self._scope["type"] == "websocket":
             self._life.begin(claims)
@@ -62,8 +68,11 @@ class Guard:
             async with self._life:
                 await application(self._scope, self._receive, self._sending)
         except TokenError as error:
-            if error is not self._life.ended_by:
+            if error is self._life.ended_by:
+                return
+            if self._life.ended_by is not None or self._begun is not None or self._over:
                 raise
+            await refuse(error, self._scope, self._send)
         finally:
             if self._closing is not None:
                 await self._closing
@@ -137,7 +146,8 @@ class AuthixMiddleware(GuardMiddleware):
     """Wraps an ASGI application (Starlette, Quart, Litestar, …), or one Starlette ``Route`` or ``Mount``.
 
     ``public`` names exact paths that need no token; ``roles`` are all required of every other request. ``when_stale``
-    is the policy here, or a mapping of exact paths to theirs.
+    is the policy here, or a mapping of exact paths to theirs. Paths are named decoded, and count where they are spelled
+    in the usual way: one with a needless percent-encoding (``/%61``) is not public, and no policy asks for less there.
     """
 
     def __init__(
@@ -155,16 +165,22 @@ class AuthixMiddleware(GuardMiddleware):
         self._when_stale = when_stale
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path not in self._public:
-            when_stale = self._when_stale
-            policy = when_stale.get(path) if isinstance(when_stale, Mapping) else when_stale
+        if scope["path"] not in self._public or not _is_spelled_as_usual(scope):
             try:
-                await judge(self._auth, scope, roles=self._roles, when_stale=policy)
+                await judge(self._auth, scope, roles=self._roles, when_stale=self._policy(scope))
             except AuthixError as error:
                 await refuse(error, scope, send)
                 return
         await super()._serve(scope, receive, send)
+
+    def _policy(self, scope: Scope) -> WhenStale | None:
+        if not isinstance(self._when_stale, Mapping):
+            return self._when_stale
+        policy = self._when_stale.get(scope["path"])
+        if policy is None or _is_spelled_as_usual(scope):
+            return policy
+        # the application may route it to this path or to another
+        return min(policy, self._auth.settings.when_stale, key=_STRICTEST_FIRST.index)
 
 
 async def judge(
@@ -177,6 +193,7 @@ async def judge(
     if guard is None:
         raise RuntimeError("the application lacks the middleware of this Authix")
     guard.hold(claims)
+    scope[CLAIMS] = claims
     return claims
 
 
@@ -193,6 +210,19 @@ async def refuse(error: AuthixError, scope: Scope, send: Send) -> None:
     encoded.append((b"content-length", str(len(body)).encode("ascii")))
     await send({"type": f"{kind}.response.start", "status": status, "headers": encoded})
     await send({"type": f"{kind}.response.body", "body": body})
+
+
+def _is_spelled_as_usual(scope: Scope) -> bool:
+    """Whether the request's path encodes nothing that needs no encoding.
+
+    Some applications (Sanic) route on the raw path: to them ``/%61`` and ``/a`` are two paths, where ``scope["path"]``
+    is one.
+    """
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:
+        return True
+    raw = raw.partition(b"?")[0]  # httpx's transport leaves the query there
+    return b"%" not in raw or raw == quote(scope["path"], safe=_NEVER_QUOTED).encode("ascii")
 
 
 def _is_event_stream(start: Message) -> bool:

@@ -1,8 +1,8 @@
 """FastAPI: claims as a dependency, and the "Authorize" button in the docs page.
 
 Rule: ``Annotated[Claims, Depends(auth.required())]`` lets only a good access token through, over HTTP and WebSocket;
-errors are answered as by every integration. The application's middleware runs the verifier and cuts what outlives its
-token (see ``authix.asgi``).
+the scopes of a ``Security`` are roles that it needs besides. Errors are answered as by every integration. The
+application's middleware runs the verifier and cuts what outlives its token (see ``authix.asgi``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Unpack, cast
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.models import HTTPBearer
+from fastapi.security import SecurityScopes
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
@@ -44,15 +45,16 @@ class FastAPIAuthix(Authix):
 
 
 class RequiredClaims(SecurityBase):
-    """What ``Depends`` takes; OpenAPI shows it as a bearer token."""
+    """What ``Depends`` and ``Security`` take; OpenAPI shows it as a bearer token."""
 
     def __init__(self, auth: Authix, roles: frozenset[str], when_stale: WhenStale | None) -> None:
         self.model = HTTPBearer(bearerFormat="JWT", description="An access token of the issuer")
         self.scheme_name = "Authix"
         self._auth, self._roles, self._when_stale = auth, roles, when_stale
 
-    async def __call__(self, connection: HTTPConnection) -> Claims:
-        return await judge(self._auth, connection.scope, roles=self._roles, when_stale=self._when_stale)
+    async def __call__(self, connection: HTTPConnection, security: SecurityScopes) -> Claims:
+        roles = self._roles.union(security.scopes)
+        return await judge(self._auth, connection.scope, roles=roles, when_stale=self._when_stale)
 
 
 async def _answer(connection: Any, error: Exception) -> Response | None:

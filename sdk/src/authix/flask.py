@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar, Unpack, cast
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Response, current_app, request
 from werkzeug.local import LocalProxy
 
 from authix.bearer import apart, bearer_token, refusal
@@ -27,6 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 EXTENSION = "authix"
+_CLAIMS = "authix.claims"
 _RULE = "authix_rule"
 
 
@@ -38,7 +39,7 @@ class _Rule(NamedTuple):
 
 
 def _claims() -> Claims:
-    claims: Claims | None = g.get("authix_claims")
+    claims: Claims | None = request.environ.get(_CLAIMS)
     if claims is None:
         raise RuntimeError("no access token was asked of this request")
     return claims
@@ -70,12 +71,13 @@ class FlaskAuthix:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Raises ``SettingsError`` when a setting is missing or wrong."""
+        """Raises ``SettingsError`` when a setting is missing or wrong. The application's own error handlers stay."""
         given = {name: value for name, value in self._options.items() if value is not None}
         settings = load(VerifierSettings, arguments=named(VerifierSettings, app.config) | given)
         app.extensions[EXTENSION] = SyncAuthix(settings=settings)
         for kind in (TokenError, RoleMissing, Unavailable):
-            app.register_error_handler(kind, _answer)
+            if kind not in app.error_handler_spec[None][None]:
+                app.register_error_handler(kind, _answer)
         if self._everywhere:
             app.before_request(self._judge_request)
 
@@ -110,7 +112,8 @@ class FlaskAuthix:
 
     def _judge(self, rule: _Rule) -> None:
         token = bearer_token(apart(request.headers.get("Authorization")))
-        g.authix_claims = self.verifier.authenticate(token, roles=rule.roles, when_stale=rule.when_stale)
+        claims = self.verifier.authenticate(token, roles=rule.roles, when_stale=rule.when_stale)
+        request.environ[_CLAIMS] = claims  # not in ``g``: requests share it where an application context was pushed
 
     def _judge_request(self) -> None:
         if request.endpoint in self._public:

@@ -1,8 +1,9 @@
 """Django REST framework: authentication by access token, a permission for roles, and refusals as everywhere else.
 
 Rule: ``request.user`` is a ``TokenUser``, which is in no database, and ``request.auth`` the claims. A request without
-a token is left to the other authentication classes and the permissions. Refusals have our status, challenge and
-Retry-After in any case; with ``EXCEPTION_HANDLER = "authix.rest_framework.exception_handler"`` our body too.
+a token is left to the other authentication classes and the permissions. Refusals have our status and Retry-After in
+any case, and a 401 our challenge; with ``EXCEPTION_HANDLER = "authix.rest_framework.exception_handler"`` also our body,
+and a missing role our challenge. What combined permissions (``|``, ``&``, ``~``) refuse is the framework's own 403.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.http import HttpResponseBase
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import APIException, NotAuthenticated
+from rest_framework.exceptions import APIException, NotAuthenticated, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
@@ -93,17 +94,19 @@ class AccessTokenAuthentication(BaseAuthentication):
 
 
 def has_roles(*roles: str) -> type[BasePermission]:
-    """A permission class for users who have all of ``roles``."""
+    """A permission class for users who have all of ``roles``; it combines with others (``|``, ``&``, ``~``)."""
     needed = frozenset(roles)
 
     class HasRoles(BasePermission):
+        message = "the user lacks a role that this needs"
+        code = RoleMissing.code
+
         def has_permission(self, request: Request, _: APIView) -> bool:
             claims = request.auth
-            if not isinstance(claims, Claims):
-                return False
-            if not needed <= claims.roles:
-                raise Refused(RoleMissing("the user lacks a role that this needs"))
-            return True
+            return isinstance(claims, Claims) and needed <= claims.roles
+
+        def has_object_permission(self, request: Request, view: APIView, _: Any) -> bool:
+            return self.has_permission(request, view)  # the inherited one is always true, and so its ``~`` never
 
     return HasRoles
 
@@ -114,6 +117,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
 
     if isinstance(error, NotAuthenticated) and getattr(error, "auth_header", None) == challenge(TokenMissing()):
         error = Refused(TokenMissing("no access token was sent"))
+    elif isinstance(error, PermissionDenied) and error.get_codes() == RoleMissing.code:
+        error = Refused(RoleMissing(str(error.detail)))
     if not isinstance(error, Refused):
         return views.exception_handler(error, context)
     views.set_rollback()

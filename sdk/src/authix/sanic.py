@@ -3,7 +3,8 @@
 Rule: ``@auth.required()`` puts the claims into ``request.ctx.claims`` and into the handler's parameter of type
 ``Claims``, if it has one, or answers the refusal; a WebSocket is refused at its handshake. From the moment the token is
 revoked or expires, a WebSocket is closed and an event stream ended, and their handler is cancelled; a plain request in
-flight is let finish. The verifier runs with the application's worker.
+flight is let finish. A ``TokenError`` that its handler raises before it has answered is answered as a refusal. The
+verifier runs with the application's worker.
 
 This is for Sanic's own server; under an ASGI server wrap the application in ``authix.asgi.AuthixMiddleware``.
 """
@@ -19,6 +20,7 @@ from inspect import isawaitable
 from typing import Any, NamedTuple, Unpack, cast
 
 from sanic import HTTPResponse, Request, Sanic
+from sanic.http import Stage
 from sanic.response import BaseHTTPResponse, ResponseStream
 
 from authix.bearer import CLOSE_CODE, bearer_token, refusal
@@ -109,9 +111,12 @@ class SanicAuthix(Authix):
             async with life:
                 given = await answer()
         except TokenError as error:
-            if error is not life.ended_by:
+            if error is life.ended_by:
+                return None  # Sanic ends the response that was begun
+            if request.stream is None or request.stream.stage is not Stage.HANDLER:
                 raise
-            return None  # Sanic ends the response that was begun
+            request.reset_response()  # or Sanic would send what ``request.respond`` prepared
+            return _refused(error)
         if isinstance(given, ResponseStream) and _is_event_stream(given):
             tell = given.streaming_fn
 

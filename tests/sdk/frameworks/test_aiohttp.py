@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
 from authix.aiohttp import CLAIMS, AiohttpAuthix
 from authix.testing import InProcessIssuer
@@ -54,6 +55,20 @@ async def test_the_middleware_requires_it_of_all_but_the_public_paths(open_to: O
     good = tokens.issue("ada", roles=["reader"]).headers
     assert await (await client.get("/me", headers=good)).text() == "ada"
     assert (await client.get("/not-there", headers=good)).status == 404
+
+
+async def test_a_public_path_opens_no_other_route(open_to: OpenTo, tokens: InProcessIssuer) -> None:
+    auth = AiohttpAuthix()
+    app = web.Application(middlewares=[auth.middleware(public=["/orders/health", "/größe"])])
+    auth.install(app)
+    app.router.add_get("/orders/health", me)
+    app.router.add_get("/größe", me)
+    app.router.add_delete("/{id}", me)
+    client = await open_to(app)
+    for path in ("/orders/health", "/orders/%68ealth", "/gr%C3%B6%C3%9Fe"):
+        assert await (await client.get(URL(path, encoded=True))).text() == "nobody"
+    for path in ("/orders%2Fhealth", "/orders%2fhealth", "/orders%252Fhealth"):
+        assert await code_of(await client.delete(URL(path, encoded=True))) == (401, "token_missing")
 
 
 async def test_views_and_methods_may_require_it(open_to: OpenTo, tokens: InProcessIssuer) -> None:
@@ -146,3 +161,31 @@ async def test_a_plain_request_in_flight_is_let_finish(open_to: OpenTo, tokens: 
     headers = tokens.issue("ada").headers
     assert await (await client.get("/slow", headers=headers)).text() == "begun, done"
     assert (await client.get("/slow", headers=headers)).status == 401
+
+
+@pytest.mark.parametrize("begun", ["", "begun"])
+async def test_a_plain_request_may_end_with_its_token_too(open_to: OpenTo, tokens: InProcessIssuer, begun: str) -> None:
+    auth = AiohttpAuthix()
+    app = web.Application(middlewares=[auth.middleware()])
+    auth.install(app)
+
+    @auth.required()
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        async with auth.until_revoked(request[CLAIMS]):
+            if begun:
+                await response.prepare(request)
+                await response.write(b"begun")
+            tokens.logout("ada")
+            await asyncio.sleep(20)
+        return response
+
+    app.router.add_get("/slow", slow)
+    client = await open_to(app)
+    answer = await client.get("/slow", headers=tokens.issue("ada").headers)
+    if begun:
+        assert await answer.content.readexactly(5) == b"begun"
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+    else:
+        assert await code_of(answer) == (401, "token_revoked")

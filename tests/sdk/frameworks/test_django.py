@@ -212,11 +212,44 @@ class TestRestFramework:
             assert 'error="invalid_token"' in expired.headers["WWW-Authenticate"]
             forbidden = Client().get("/admin", headers=tokens.issue().headers)
             assert forbidden.status_code == 403
-            assert 'error="insufficient_scope"' in forbidden.headers["WWW-Authenticate"]
             assert Client().get("/admin").status_code == 401
             tokens.go_stale()
             stale = Client().get("/me", headers=tokens.issue().headers)
             assert (stale.status_code, stale.headers["Retry-After"]) == (503, "1")
+
+    def test_our_handler_answers_a_missing_role_as_everywhere_else(self, tokens: InProcessIssuer) -> None:
+        class Admin(Me):
+            def get_exception_handler(self) -> Any:
+                return exception_handler
+
+        with urls(admin=Admin.as_view(permission_classes=[IsAuthenticated, has_roles("admin")])):
+            forbidden = Client().get("/admin", headers=tokens.issue().headers)
+            assert said(forbidden) == (403, "role_missing")
+            assert forbidden.json()["detail"] == "the user lacks a role that this needs"
+            assert 'error="insufficient_scope"' in forbidden.headers["WWW-Authenticate"]
+            assert said(Client().get("/admin")) == (401, "token_missing")
+            assert Client().get("/admin", headers=tokens.issue(roles=["admin"]).headers).status_code == 200
+
+    def test_roles_may_be_combined_with_other_permissions(self, tokens: InProcessIssuer) -> None:
+        buyer, seller, banned = has_roles("buyer"), has_roles("seller"), has_roles("banned")
+        allowed = {
+            "either": (buyer | seller, [[], ["banned"]], [["buyer"], ["seller"], ["buyer", "seller"]]),
+            "both": (buyer & seller, [[], ["buyer"], ["seller"]], [["buyer", "seller"]]),
+            "not": (IsAuthenticated & ~banned, [["banned"], ["buyer", "banned"]], [[], ["buyer"]]),
+        }
+
+        class Thing(Me):
+            def get(self, request: Request) -> Response:
+                self.check_object_permissions(request, object())
+                return super().get(request)
+
+        with urls(**{name: Thing.as_view(permission_classes=[it]) for name, (it, _, __) in allowed.items()}):
+            for name, (_, refused, let_through) in allowed.items():
+                for status, many in ((403, refused), (200, let_through)):
+                    for roles in many:
+                        answer = Client().get(f"/{name}", headers=tokens.issue(roles=roles).headers)
+                        assert (name, roles, answer.status_code) == (name, roles, status)
+                assert Client().get(f"/{name}").status_code == 401
 
     def test_our_handler_leaves_other_errors_as_they_are(self, tokens: InProcessIssuer) -> None:
         class Missing(Me):

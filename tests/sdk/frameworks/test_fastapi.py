@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 import websockets
-from fastapi import APIRouter, Depends, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, Security, WebSocket
 from fastapi.middleware.cors import CORSMiddleware
 
 from authix import Claims, WhenStale
@@ -102,6 +102,41 @@ async def test_a_whole_router_may_require_it(serve: Serve, tokens: InProcessIssu
         assert (await client.get("/reports", headers=admin.headers)).json() == "all"
         tokens.go_stale()
         assert (await client.get("/reports", headers=admin.headers)).json() == "all"
+
+
+async def test_the_scopes_of_a_security_are_roles_that_it_needs(serve: Serve, tokens: InProcessIssuer) -> None:
+    app = FastAPI()
+    auth = FastAPIAuthix(app)
+    reader = auth.required(roles=["reader"])
+
+    @app.get("/admin")
+    async def admin(user: Annotated[Claims, Security(reader, scopes=["admin"])]) -> str:
+        return user.subject
+
+    async def current_user(user: Annotated[Claims, Depends(reader)]) -> str:
+        return user.subject
+
+    @app.get("/through")
+    async def through(
+        reading: Annotated[Claims, Depends(reader)], user: Annotated[str, Security(current_user, scopes=["admin"])]
+    ) -> str:
+        return f"{reading.subject} {user}"
+
+    @app.get("/reports")
+    async def reports(user: Annotated[Claims, Security(reader)]) -> str:
+        return user.subject
+
+    async with client_of(await serve(app)) as client:
+        for roles, statuses in (
+            ([], [403, 403, 403]),
+            (["reader"], [403, 403, 200]),
+            (["admin"], [403, 403, 403]),
+            (["reader", "admin"], [200, 200, 200]),
+        ):
+            headers = tokens.issue("ada", roles=roles).headers
+            paths = ("/admin", "/through", "/reports")
+            assert [(await client.get(path, headers=headers)).status_code for path in paths] == statuses
+        assert (await client.get("/admin", headers=tokens.issue("ada").headers)).json()["code"] == "role_missing"
 
 
 async def test_a_mounted_application_answers_the_same(serve: Serve, tokens: InProcessIssuer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -170,3 +171,43 @@ def test_a_guarded_stream_ends_at_the_logout_and_puts_its_source_away(app: Flask
 def test_current_claims_say_when_no_token_was_asked_for(app: Flask) -> None:
     with app.test_request_context(), pytest.raises(RuntimeError, match="no access token was asked"):
         _ = current_claims.subject
+
+
+def test_claims_are_of_one_request_even_where_all_share_an_application_context(
+    app: Flask, tokens: InProcessIssuer
+) -> None:
+    auth = FlaskAuthix(app)
+
+    @app.get("/me")
+    @auth.required()
+    def me() -> str:
+        return current_claims.subject
+
+    @app.get("/")
+    def home() -> str:
+        with contextlib.suppress(RuntimeError):
+            return current_claims.subject
+        return "a stranger"
+
+    with app.app_context():
+        assert said(client_of(app).get("/me", headers=tokens.issue("ada").headers)) == (200, "ada")
+        assert said(client_of(app).get("/")) == (200, "a stranger")
+        with pytest.raises(RuntimeError):
+            _ = current_claims.subject
+
+
+def test_an_applications_own_answer_may_be_there_before_the_extension(app: Flask, tokens: InProcessIssuer) -> None:
+    @app.errorhandler(TokenError)
+    def answer(error: TokenError) -> tuple[str, int]:
+        return f"please log in ({error.code})", 401
+
+    auth = FlaskAuthix()
+    auth.init_app(app)
+
+    @app.get("/admin")
+    @auth.required(roles=["admin"])
+    def admin() -> str:
+        return current_claims.subject
+
+    assert said(client_of(app).get("/admin")) == (401, "please log in (token_missing)")
+    assert said(client_of(app).get("/admin", headers=tokens.issue("ada").headers)) == (403, "role_missing")
