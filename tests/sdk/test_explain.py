@@ -167,6 +167,29 @@ def test_the_file_of_the_last_good_keys_is_left_alone(
     assert not (tmp_path / "keys.json").exists()
 
 
+@pytest.mark.parametrize("wait", ["nan", "inf", "-1", "soon"])
+def test_a_wait_that_is_no_time_is_refused(wait: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", "x", f"--wait={wait}"])
+    assert ended.value.code == 2
+    assert f"--wait: must be a number of seconds such as 10, not {wait!r}" in capsys.readouterr().err
+
+
+def test_whoever_reads_may_leave_early(settings: Settings) -> None:
+    settings(AUTHIX_ISSUER="http://127.0.0.1:1", AUTHIX_AUDIENCE="orders")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "authix", "explain", "x", "--wait", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert run.stdout is not None
+    run.stdout.close()
+    assert run.stderr is not None
+    with run.stderr:
+        assert (run.stderr.read(), run.wait(timeout=60)) == ("", 1)
+
+
 def test_the_help_says_how_to_keep_the_token_out_of_the_history(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["explain", "--help"])
@@ -203,6 +226,7 @@ class TestSteps:
             ({"exp": "soon"}, "times", "claim_invalid"),
             ({"exp": float("inf")}, "times", "claim_invalid"),
             ({"iat": None}, "times", "claim_invalid"),
+            ({"exp": 10**400}, "times", "claim_invalid"),
             ({"nbf": 1e10}, "times", "token_not_yet_valid"),
             ({"iat_us": 1e10}, "times", "claim_invalid"),
             ({"sub": ""}, "claims", "claim_invalid"),
@@ -213,7 +237,9 @@ class TestSteps:
         self, mint: Mint, explained: Explain, changes: dict[str, Any], step: str, code: str
     ) -> None:
         payload = json.dumps(mint.payload(**changes)).replace("Infinity", "1e999").encode()
-        assert codes(explained(mint.sign(mint.header(), payload)))[step] == code
+        found = explained(mint.sign(mint.header(), payload))
+        assert codes(found)[step] == code
+        assert list(found.lines(mint.now))
 
     def test_a_missing_claim_is_told(self, mint: Mint, explained: Explain) -> None:
         assert codes(explained(mint(without=["sub", "exp"]))) == {
@@ -284,6 +310,7 @@ NAMES = st.sampled_from(
 
 @given(header=st.dictionaries(NAMES, JSON, max_size=2), payload=st.dictionaries(NAMES, JSON, max_size=3))
 @example(header={}, payload={"iat_us": True, "exp": 0, "nbf": 1e300})
+@example(header={}, payload={"exp": 10**400, "iat_us": -(10**400)})
 @example(header={"crit": ["x"]}, payload={"aud": []})
 def test_the_steps_never_contradict_the_verdict(
     mint: Mint, verifier: Verifier, header: dict[str, Any], payload: dict[str, Any]

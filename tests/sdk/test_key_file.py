@@ -43,6 +43,10 @@ def ids(keys: KeySet | None) -> set[str]:
     return {key.key_id for key in keys or ()}
 
 
+def saved(path: Path) -> set[str]:
+    return ids(KeySet.from_json(path.read_bytes()))
+
+
 def inode(path: Path) -> int:
     """Another one once the file was replaced."""
     return path.stat().st_ino
@@ -144,6 +148,43 @@ class TestWhileItRuns:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert (inode(path) == first) is bool(every)
+
+
+class TestARevokedKeyThatItsEndpointStillTells:
+    """As a cache in front of it does, for as long as the key set may be kept."""
+
+    @pytest.fixture
+    def revoked(self, live_mint: Mint) -> KeyRevoked:
+        return KeyRevoked(kid=live_mint.public("ES256").key_id, until=int(time.time()) + 3000)
+
+    @pytest.fixture(params=[0, 3600])
+    def saved_every(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("authix.key_source._SAVE_EVERY", request.param)
+
+    @pytest.mark.usefixtures("saved_every")
+    async def test_it_leaves_the_file_when_its_revocation_is_heard(
+        self, authority: Authority, path: Path, live_mint: Mint, soon: Soon, revoked: KeyRevoked
+    ) -> None:
+        authority.mint, authority.keys = live_mint, live_mint.key_set()
+        async with authority.auth(keys_cache=str(path)) as auth:
+            await soon(auth.ready, "it is ready")
+            await soon(path.exists, "the keys are saved")
+            path.with_name("first").hardlink_to(path)  # so that no later file gets its inode
+            first = inode(path)
+            authority.announce(revoked)
+            await soon(lambda: inode(path) != first, "the keys are saved anew")
+            assert saved(path) == ids(live_mint.key_set("EdDSA", "RS256"))
+
+    async def test_none_of_them_is_used_after_a_restart_when_all_were_revoked(
+        self, authority: Authority, path: Path, live_mint: Mint, soon: Soon, revoked: KeyRevoked
+    ) -> None:
+        authority.mint, authority.keys = live_mint, live_mint.key_set("ES256")
+        authority.announce(revoked)
+        async with authority.auth(keys_cache=str(path)) as auth:
+            await soon(lambda: auth.freshness is not None, "the feed is replayed")
+            await soon(lambda: path.exists() and revoked.kid not in path.read_text(), "the file is without it")
+        file = KeyFile(str(path), issuer=live_mint.issuer, source=f"{authority.url}/keys")
+        assert file.read(time.time()) is None
 
 
 class TestWriting:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -137,6 +140,32 @@ def test_a_new_bad_token_takes_the_place_of_the_oldest(mint: Mint, judge: Callab
     assert key.computed == WRONG_ENTRIES + 1
     judge(tokens[0])
     assert key.computed == WRONG_ENTRIES + 2
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads take turns as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_one_that_makes_room_while_another_thread_looks_for_it_is_still_refused(
+    mint: Mint, new_verifier: NewVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authix.verifier.WRONG_ENTRIES", 2)
+    verifier = new_verifier()
+    monkeypatch.setattr(VerificationKey, "verify", lambda *_: False)  # quicker, so that more threads look at once
+    tokens = [forged(mint, jti=f"j{n}") for n in range(4)]
+
+    def look(seed: int) -> set[str]:
+        order = random.Random(seed)
+        return {refusal(verifier, order.choice(tokens), mint.now).code for _ in range(3000)}
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(look, range(8))) == [{"signature_invalid"}] * 8
 
 
 def test_long_bad_tokens_take_no_more_memory_than_short_ones(mint: Mint, judge: Callable[..., str]) -> None:

@@ -106,6 +106,50 @@ class TestLifecycle:
         asyncio.run(live(auth))
         asyncio.run(live(auth))
 
+    def test_one_that_was_left_behind_by_an_event_loop_that_was_closed_does_not_run_and_may_start_again(
+        self, mint: Mint, new_authority: Callable[[Mint], Authority]
+    ) -> None:
+        """As by ``loop.run_until_complete(auth.start())`` in a program that ends its loop by hand."""
+        authority = new_authority(mint)
+
+        async def live(auth: Authix, *, stops: bool) -> None:
+            authority.answers_for_keys = asyncio.Event()
+            authority.answers_for_keys.set()
+            await authority.start()
+            await auth.start()
+            async with asyncio.timeout(20):
+                while not auth.ready():
+                    await asyncio.sleep(0.01)
+                with pytest.raises(TokenError):
+                    await auth.authenticate(mint.headed(kid="unknown"))
+            auth.verify(mint.fresh())
+            if stops:
+                await auth.stop()
+            await authority.stop()
+
+        auth = authority.auth()
+        for stops in (False, False, True):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(live(auth, stops=stops))
+            assert auth.running is not stops
+            loop.close()
+            assert not auth.running
+
+    def test_one_that_was_left_behind_may_be_stopped(self) -> None:
+        auth = Authix(issuer="http://127.0.0.1:1", audience="orders")
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(auth.start())
+        loop.close()
+
+        async def stop_and_live_again() -> None:
+            await auth.stop()
+            async with auth:
+                await asyncio.sleep(0.05)
+                assert auth.running
+                assert len(auth.feeds_in_use) == 1
+
+        asyncio.run(stop_and_live_again())
+
 
 class TestLogout:
     async def test_a_logout_is_heard_and_told(self, authority: Authority, mint: Mint, soon: Soon) -> None:

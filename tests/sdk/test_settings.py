@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult
 
 import certifi
 import pytest
@@ -14,7 +20,7 @@ import pytest
 from authix import Authix, SettingsError, VerifierSettings, WhenStale
 from authix.claims import ClaimPaths
 from authix.settings import add_flags, from_flags, load
-from authix.verifier_settings import NO_FEED
+from authix.verifier_settings import NO_FEED, FeedUrl
 
 NEEDED = {"AUTHIX_ISSUER": "https://auth.example.com", "AUTHIX_AUDIENCE": "orders"}
 SECRET = "s3cret-s3cret-s3cret-s3cret-s3cret"
@@ -37,6 +43,13 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "AUTHIX_STALE_AFTER": ("30", 30),
     "AUTHIX_WHEN_STALE": ("clamp", WhenStale.CLAMP),
 }
+
+
+class Hidden:
+    """As pydantic's ``SecretStr``."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 def problems(environ: Mapping[str, str], **arguments: Any) -> list[str]:
@@ -122,6 +135,14 @@ class TestDefaults:
         assert "AUTHIX_LEEWAY: the clock leeway in seconds (default: 5)" in text
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that another user may come to, unlike ``tmp_path``."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+        Path(name).chmod(0o755)
+
+
 class TestProblems:
     def test_all_are_named_at_once(self) -> None:
         found = problems({"AUTHIX_ISSUER": "nonsense", "AUTHIX_LEEWAY": "61", "AUTHIX_WHEN_STALE": "maybe"})
@@ -196,6 +217,80 @@ class TestProblems:
     def test_an_argument_has_the_same_bounds_as_a_text(self, argument: float) -> None:
         (problem,) = problems(NEEDED, leeway=argument)
         assert problem.startswith("AUTHIX_LEEWAY must be a whole number from 0 to 60")
+
+    @pytest.mark.parametrize(
+        ("field", "argument"),
+        [
+            ("audience", ["a", "b"]),
+            ("audience", b"orders"),
+            ("issuer", SplitResult("https", "auth.example.com", "", "", "")),
+            ("feed", ["https://a.example/feed"]),
+            ("feed", ({"url": "https://a.example/feed"},)),
+            ("feed", (FeedUrl(b"https://a.example/feed"),)),  # type: ignore[arg-type] # as a program without types does
+            ("feed_token", Hidden(SECRET)),
+            ("feed_token", SECRET.encode()),
+            ("allow_http", ["yes"]),
+            ("algorithms", ["ES256"]),
+            ("algorithms", frozenset({"ES256", "HS256"})),
+            ("algorithms", frozenset({1})),
+            ("algorithms", frozenset()),
+            ("token_types", ["at+jwt"]),
+            ("token_types", frozenset({"a b"})),
+            ("claims", {"subject": "oid"}),
+            ("claims", ClaimPaths(subject="oid")),  # type: ignore[arg-type] # as above
+            ("claims", ClaimPaths(roles=("scope",))),  # type: ignore[arg-type] # as above
+            ("leeway", timedelta(seconds=5)),
+            ("leeway", Decimal(5)),
+            ("stale_after", float("nan")),
+            ("when_stale", ["reject"]),
+        ],
+    )
+    def test_an_argument_that_is_neither_its_text_nor_its_value_is_named_with_its_setting(
+        self, field: str, argument: Any
+    ) -> None:
+        (problem,) = problems(NEEDED, **{field: argument})
+        (name,) = (name for name, found in FIELDS.items() if found.name == field)
+        assert problem.startswith(f"{name} must ")
+        assert problem.endswith(".")
+        assert SECRET not in problem
+
+    @pytest.mark.parametrize(
+        ("field", "argument", "expected"),
+        [
+            ("feed", (), ()),
+            ("feed", (NO_FEED,), (NO_FEED,)),
+            ("feed", (FeedUrl("kafka://a:1/t", "a:1", "t"),), (FeedUrl("kafka://a:1/t", "a:1", "t"),)),
+            ("keys_cache", Path(__file__ + ".json"), __file__ + ".json"),
+            ("allow_http", True, True),
+            ("token_types", frozenset({"application/jwt"}), frozenset({"jwt"})),
+            ("claims", ClaimPaths(roles=(("scope",),)), ClaimPaths(roles=(("scope",),))),
+        ],
+    )
+    def test_an_argument_may_be_its_value(self, field: str, argument: Any, expected: object) -> None:
+        assert getattr(load(VerifierSettings, NEEDED, {field: argument}), field) == expected
+
+    def test_a_number_of_any_length_is_told_in_short(self) -> None:
+        (problem,) = problems({**NEEDED, "AUTHIX_LEEWAY": "9" * 5000})
+        assert problem == "AUTHIX_LEEWAY must be a whole number from 0 to 60, not '999999999999...9999999999999'."
+        assert load(VerifierSettings, {**NEEDED, "AUTHIX_LEEWAY": "007"}).leeway == 7
+
+    def test_a_folder_whose_files_can_not_be_reached_is_all_that_is_named(self, open_folder: Path) -> None:
+        """It may be listed, but not gone into."""
+        for name, text in NEEDED.items():
+            (open_folder / name).write_text(text)
+        open_folder.chmod(0o644)
+        look = "import authix.settings, authix.verifier_settings as v; authix.settings.load(v.VerifierSettings)"
+        give_up_root = "import os; os.getuid() or (os.setgid(65534), os.setuid(65534))"
+        run = subprocess.run(
+            [sys.executable, "-c", f"import authix.runtime; {give_up_root}; {look}"],
+            env={"AUTHIX_SETTINGS_DIR": str(open_folder)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        told = f"AUTHIX_SETTINGS_DIR={open_folder} is no folder that can be read (PermissionError): mend the path.\n"
+        assert run.stderr.endswith(f"authix.errors.SettingsError: {told}")
 
     def test_a_file_that_can_not_be_read_is_named(self, tmp_path: Path) -> None:
         path = tmp_path / "missing"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +21,7 @@ from authix.errors import (
     TokenExpired,
     TokenRevoked,
 )
+from authix.events import Revocation
 from authix.testing import InProcessIssuer
 
 ISSUER, AUDIENCE = "https://auth.example.com", "orders"
@@ -100,6 +103,22 @@ async def test_a_stale_feed_hears_no_logout_and_the_policy_applies(started: Auth
     assert started.ready()
 
 
+def test_one_that_starts_while_the_feed_is_stale_is_stale_too(issuer: InProcessIssuer) -> None:
+    """As those of Flask and Django do, which start with the first request."""
+    issuer.go_stale()
+    token = issuer.issue("ada")
+    issuer.logout("ada")
+    auth = SyncAuthix(issuer=ISSUER, audience=AUDIENCE)
+    with pytest.raises(FeedStale):
+        auth.authenticate(token)
+    assert auth.verify(token, when_stale=WhenStale.ACCEPT).subject == "ada"
+    issuer.advance(1)
+    assert auth.problems() == ["feed_stale"]
+    issuer.recover()
+    assert code_of(auth, token) == TokenRevoked.code
+    assert auth.ready()
+
+
 async def test_keys_rotate_and_are_revoked(started: Authix, issuer: InProcessIssuer) -> None:
     first = issuer.issue()
     issuer.rotate_keys()
@@ -153,6 +172,39 @@ def test_each_test_begins_without_the_past() -> None:
         issuer.reset()
         assert auth.authenticate(issuer.issue("ada")).subject == "ada"
         assert code_of(auth, token) == "key_unknown"
+
+
+async def test_one_that_was_stopped_starts_again_after_a_reset(auth: Authix, issuer: InProcessIssuer) -> None:
+    async with auth:
+        pass
+    issuer.reset()
+    assert not auth.running
+    async with auth:
+        issuer.reset()
+        assert auth.verify(issuer.issue("ada")).subject == "ada"
+
+
+async def test_one_that_was_stopped_hears_no_more_and_is_let_go(issuer: InProcessIssuer) -> None:
+    async with Authix(issuer=ISSUER, audience=AUDIENCE) as auth:
+        assert auth.ready()
+    issuer.logout("ada")
+    issuer.advance(1)
+    assert not auth.ready()
+    gone = weakref.ref(auth)
+    del auth
+    gc.collect()
+    assert gone() is None
+
+
+async def test_one_that_is_taken_over_twice_hears_each_logout_once(auth: Authix, issuer: InProcessIssuer) -> None:
+    heard: list[Revocation] = []
+    auth.on_revoked(heard.append)
+    async with auth:
+        assert auth.begin_stood_in()
+        issuer.logout("ada")
+    assert len(heard) == 1
+    issuer.logout("bob")
+    assert len(heard) == 1
 
 
 def test_there_is_one_at_a_time(issuer: InProcessIssuer) -> None:
@@ -317,6 +369,67 @@ def test_the_plugin_gives_a_service_its_tests(pytester: pytest.Pytester) -> None
     )
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:cov")
     done.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("auth", ["AiohttpAuthix", "SanicAuthix"])
+def test_the_plugin_for_an_application_started_by_each_test(pytester: pytest.Pytester, auth: str) -> None:
+    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makepyfile(
+        AiohttpAuthix="""
+        from aiohttp import web
+        from aiohttp.test_utils import TestClient, TestServer
+        from authix.aiohttp import CLAIMS, AiohttpAuthix
+
+        auth = AiohttpAuthix(issuer="https://auth.example.com", audience="orders")
+
+
+        @auth.required()
+        async def orders(request):
+            return web.json_response({"of": request[CLAIMS].subject})
+
+
+        async def answer(headers):
+            app = web.Application()
+            auth.install(app)
+            app.router.add_get("/orders", orders)
+            async with TestClient(TestServer(app)) as client:
+                return await (await client.get("/orders", headers=headers)).json()
+        """,
+        SanicAuthix="""
+        from authix.sanic import SanicAuthix
+        from sanic import Sanic, json
+        from sanic_testing.testing import SanicASGITestClient
+
+        app = Sanic("orders")
+        auth = SanicAuthix(app, issuer="https://auth.example.com", audience="orders")
+
+
+        @app.get("/orders")
+        @auth.required()
+        async def orders(request):
+            return json({"of": request.ctx.claims.subject})
+
+
+        async def answer(headers):
+            _, found = await SanicASGITestClient(app).get("/orders", headers=headers)
+            return found.json
+        """,
+        test_orders=f"""
+        import pytest
+        from {auth} import answer
+
+
+        @pytest.fixture(scope="session", autouse=True)
+        def whole_run(authix_session):
+            pass
+
+
+        @pytest.mark.parametrize("n", [1, 2])
+        async def test_it_answers(authix_tokens, n):
+            assert await answer(authix_tokens.issue("u1").headers) == {{"of": "u1"}}
+        """,
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:cov").assert_outcomes(passed=2)
 
 
 def test_the_plugin_for_an_application_started_once(pytester: pytest.Pytester) -> None:

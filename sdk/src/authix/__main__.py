@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     explaining.add_argument("given", metavar="token", help="the token, or - to read it from the standard input")
     explaining.add_argument(
-        "--wait", type=float, default=_WAIT, metavar="SECONDS", help=f"for keys and feed (default: {_WAIT:.0f})"
+        "--wait", type=_seconds, default=_WAIT, metavar="SECONDS", help=f"for keys and feed (default: {_WAIT:.0f})"
     )
     add_flags(explaining, VerifierSettings)
     options = parser.parse_args(arguments)
@@ -55,8 +57,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the answer of a command line
         return UNKNOWN_CODE
-    print("\n".join(found.lines(time.time())))  # noqa: T201 - the answer of a command line
+    _tell("\n".join(found.lines(time.time())))
     return found.exit_code
+
+
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds such as {_WAIT:.0f}, not {value!r}")
+    return seconds
+
+
+def _tell(answer: str) -> None:
+    try:
+        print(answer, flush=True)  # noqa: T201 - the answer of a command line
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
 
 
 async def _explain(settings: VerifierSettings, token: str, wait: float) -> Explanation:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -40,7 +41,20 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key_id: str
     """``kid`` of the header: the key that signed."""
     extra: Mapping[str, Any]
-    """Every other claim, as it stood in the token; shared by all who present this token, so it is read-only."""
+    """Every other claim, as it stood in the token. Whoever presents this token again may get this very mapping: it
+    can't be changed, but the lists and objects in it can, and must not be."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        said = {name: getattr(self, name) for name in self.__struct_fields__}
+        return _said, (said | {"extra": dict(self.extra)},)  # the view that guards it can't be pickled
+
+    def __hash__(self) -> int:
+        # not over extra, which may hold lists; these tell one token from another
+        return hash((self.issuer, self.subject, self.session, self.token_id, self.issued_at_us))
+
+
+def _said(said: dict[str, Any]) -> Claims:
+    return Claims(**said | {"extra": MappingProxyType(said["extra"])})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,9 @@ token, a key or any other secret. ``status`` is the HTTP answer an integration g
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
+
+E = TypeVar("E", bound="AuthixError")
 
 
 class AuthixError(Exception):
@@ -18,6 +20,14 @@ class AuthixError(Exception):
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason or self.code)
         self.reason = reason or self.code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # an exception is made anew from its text, which is not what the kinds below are made from
+        return _made_again, (type(self), self.args), self.__dict__
+
+
+def _made_again(kind: type[E], args: tuple[Any, ...]) -> E:
+    return kind.__new__(kind, *args)
 
 
 class SettingsError(AuthixError):

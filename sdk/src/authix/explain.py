@@ -303,8 +303,8 @@ def _when(claim: str, value: object, now: float) -> str:
     """A time as people read it."""
     if claim not in _TIMES or isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    seconds = value / _TIMES[claim]
     try:
+        seconds = value / _TIMES[claim]
         moment = datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
         return ""

@@ -106,8 +106,8 @@ class HttpFeed:
 class _Lateness:
     """How late the heartbeats of one connection come, at most, on this host's monotonic clock. Does no I/O.
 
-    The first was said after it was asked for, and each further one as long after the first as the feed's clock says. That
-    clock can be put forward: what would come before it was said comes at once, and is counted from anew.
+    The first was said after it was asked for, and each further one as long after the first as the feed's clock says.
+    That clock can be put forward: what would come before it was said comes at once, and is counted from anew.
     """
 
     def __init__(self, asked: float) -> None:

@@ -85,6 +85,7 @@ class HttpKeySource:
         url: str,
         *,
         use: Callable[[KeySet], None],
+        kept: Callable[[], KeySet] | None = None,
         issuer: str = "",
         allow_http: bool = False,
         tls: ssl.SSLContext | None = None,
@@ -92,13 +93,17 @@ class HttpKeySource:
         cool_down: float = COOL_DOWN,
         timeout: float = TIMEOUT,
     ) -> None:
-        """``issuer``: whom metadata must be of. ``allow_http``: they may lead over plain http to another machine."""
+        """``issuer``: whom metadata must be of. ``allow_http``: they may lead over plain http to another machine.
+
+        ``kept`` tells what ``use`` made of the last set: only that is saved in ``file``. None: all of it.
+        """
         self.url = url
         self.attempts = 0
         """Fetches begun so far."""
         self.confirmed_at: float | None = None
         """When the source last told the keys that are in use (``time.monotonic``); None before it first did."""
         self._use = use
+        self._kept = kept
         self._cool_down = cool_down
         self._timeout = timeout
         self._last_asked = float("-inf")
@@ -110,6 +115,7 @@ class HttpKeySource:
         self._keys: KeySet | None = None
         self._document: bytes | None = None
         self._file = file
+        self._saved: KeySet | None = None
         self._saved_at = float("-inf")
         self._saving: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
@@ -192,7 +198,6 @@ class HttpKeySource:
             keys = _read(answer.body)
             self._use(keys)
             self._keys, self._document = keys, answer.body
-            self._saved_at = float("-inf")
             logger.info("keys %s: %d in the set", self._asking.url, len(keys))
         self._asking.answer = answer
         self.confirmed_at = time.monotonic()
@@ -217,11 +222,13 @@ class HttpKeySource:
     def _save(self) -> None:
         """Save the keys in a thread of their own, unless the last one is still at it."""
         now = time.monotonic()
-        if self._file is None or self._keys is None or now - self._saved_at < _SAVE_EVERY:
+        # a cache on the way may still tell a key for long after it was revoked
+        keys = self._keys if self._kept is None else self._kept()
+        if self._file is None or keys is None or (keys is self._saved and now - self._saved_at < _SAVE_EVERY):
             return
         if self._saving is None or self._saving.done():
-            self._saved_at = now
-            self._saving = asyncio.create_task(asyncio.to_thread(self._file.write, self._keys, time.time()))
+            self._saved, self._saved_at = keys, now
+            self._saving = asyncio.create_task(asyncio.to_thread(self._file.write, keys, time.time()))
 
     def _release(self) -> None:
         if self._pending is not None and not self._pending.done():

@@ -54,6 +54,9 @@ class StandIn(Protocol):
     def attach(self, auth: Authix) -> None:
         """Give ``auth``, which knows nothing yet, keys and events."""
 
+    def detach(self, auth: Authix) -> None:
+        """Give ``auth`` nothing more."""
+
 
 stand_in: StandIn | None = None
 """In its place nothing reaches out to the network; None outside of tests."""
@@ -94,6 +97,7 @@ class Authix:
         """Begin to fetch keys and follow the feed; does not wait for them (see ``wait_ready``)."""
         if self.running:
             raise RuntimeError("this Authix is already running")
+        self._leave_abandoned()
         _tell_prometheus()
         self._began = self.clock.monotonic()
         if self.begin_stood_in():
@@ -120,10 +124,11 @@ class Authix:
     @property
     def running(self) -> bool:
         """Whether it was started, and neither stopped nor left behind by an event loop that ended."""
-        return self._stood_in or any(not task.done() for task in self._tasks)
+        return self._stood_in or any(not task.done() and not _is_abandoned(task) for task in self._tasks)
 
     async def stop(self) -> None:
         self.end_stood_in()
+        self._leave_abandoned()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,6 +139,8 @@ class Authix:
         if self._stood_in:
             self.clock, self._stood_in = Clock(), False
             self._know_nothing()
+            if stand_in is not None:
+                stand_in.detach(self)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -259,10 +266,17 @@ class Authix:
             except Exception:
                 logger.exception("a listener of on_revoked failed")
 
+    def _leave_abandoned(self) -> None:
+        abandoned = [task for task in self._tasks if _is_abandoned(task)]
+        if abandoned:
+            _abandoned.extend(abandoned)
+            self._tasks = [task for task in self._tasks if task not in abandoned]
+            self._know_nothing()  # keys and feed have what belongs to that event loop
+
     def _know_nothing(self) -> None:
         settings = self.settings
         self.replay_seconds = None
-        self.verifier = Verifier(
+        self.verifier = verifier = Verifier(
             issuer=settings.issuer,
             audience=settings.audience,
             algorithms=settings.algorithms,
@@ -274,10 +288,11 @@ class Authix:
             feed=bool(settings.feeds),
             max_revocations=settings.max_revocations,
         )
-        self.streams = OpenStreams(self.verifier, now=self.clock.now, monotonic=self.clock.monotonic)
+        self.streams = OpenStreams(verifier, now=self.clock.now, monotonic=self.clock.monotonic)
         self._key_source = HttpKeySource(
             settings.keys_url,
-            use=self.verifier.use_keys,
+            use=verifier.use_keys,
+            kept=lambda: verifier.keys,
             issuer=settings.issuer,
             allow_http=settings.allow_http,
             tls=settings.tls(),
@@ -315,6 +330,9 @@ class Authix:
 instances: weakref.WeakSet[Authix] = weakref.WeakSet()
 """Those that exist, for what looks at all of them: metrics and the test kit."""
 
+_abandoned: list[asyncio.Task[None]] = []
+"""Never let go: to be put away, they would close their connections, and have no event loop for that."""
+
 
 @cache
 def _tell_prometheus() -> None:
@@ -339,6 +357,11 @@ def _open_feed(feed: FeedUrl, settings: VerifierSettings, take: Take) -> Feed:
             f"AUTHIX_FEED names {feed.url}, and aiokafka is not installed: pip install 'authix[kafka]'."
         ) from None
     return KafkaFeed(feed.url, feed.servers, feed.topic, options=settings.kafka_options(), take=take)
+
+
+def _is_abandoned(task: asyncio.Task[None]) -> bool:
+    """Whether its event loop was closed amid it: it never goes on, and can't even be cancelled."""
+    return not task.done() and task.get_loop().is_closed()
 
 
 def _report(task: asyncio.Task[None]) -> None:

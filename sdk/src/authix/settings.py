@@ -14,12 +14,14 @@ import inspect
 import ipaddress
 import os
 import re
+import reprlib
 import ssl
+import stat
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path, PurePath
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from authix.errors import SettingsError
@@ -77,19 +79,26 @@ def load(
 ) -> S:
     """Build the settings dataclass ``cls``.
 
-    ``arguments`` are values by field name; None means not given. ``whole``: ``cls`` is all that a program knows, so
-    another name in the settings folder is a mistake. Raises ``SettingsError`` naming every problem.
+    ``arguments`` are values by field name, each as its text or of the field's type; None means not given. ``whole``:
+    ``cls`` is all that a program knows, so another name in the settings folder is a mistake. Raises ``SettingsError``
+    naming every problem.
     """
     environ = os.environ if environ is None else environ
     fields = fields_of(cls)
     values: dict[str, Any] = {}
-    problems = _folder_problems(environ, {field.metadata["name"] for field in fields} if whole else None)
+    unread = False
+    try:
+        problems = _folder_problems(environ, {field.metadata["name"] for field in fields} if whole else None)
+    except OSError as error:
+        folder, unread = f"{DIRECTORY}={environ[DIRECTORY]}", True
+        problems = [f"{folder} is no folder that can be read ({type(error).__name__}): mend the path."]
+        environ = {name: value for name, value in environ.items() if name != DIRECTORY}  # or each setting would say so
     for field in fields:
         try:
             given = _find(field, environ, arguments or {})
             if given is not None:
-                values[field.name] = _parsed(field, given.raw)
-            elif field.default is REQUIRED:
+                values[field.name] = _parsed(cls, field, given.raw)
+            elif field.default is REQUIRED and not unread:
                 problems.append(f"{field.metadata['name']} is missing: set it to {field.metadata['help']}.")
         except ValueError as error:
             problems.append(f"{field.metadata['name']} {error}.")
@@ -106,7 +115,7 @@ def reread(cls: type[Any], name: str, options: Namespace) -> Any:
     (field,) = (field for field in dataclasses.fields(cls) if field.name == name)
     try:
         given = _find(field, os.environ, vars(options))
-        return field.default if given is None else _parsed(field, given.raw)
+        return field.default if given is None else _parsed(cls, field, given.raw)
     except ValueError as error:
         raise SettingsError(f"{field.metadata['name']} {error}.") from None
 
@@ -178,9 +187,18 @@ def _find(field: dataclasses.Field[Any], environ: Mapping[str, str], arguments: 
         return Given(_read(Path(path), f"{name}_FILE={path}"), path)
     if directory := environ.get(DIRECTORY):
         mounted = Path(directory, name)
-        if mounted.is_file() and (value := _read(mounted, str(mounted))):
+        if _is_file(mounted) and (value := _read(mounted, str(mounted))):
             return Given(value, str(mounted))
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ValueError(f"can't be looked for at {path} ({type(error).__name__}): mend the path") from None
 
 
 def _read(path: Path, told: str) -> str:
@@ -190,19 +208,45 @@ def _read(path: Path, told: str) -> str:
         raise ValueError(f"can't be read from {told} ({type(error).__name__}): mend the path") from None
 
 
-def _parsed(field: dataclasses.Field[Any], raw: Any) -> Any:
-    return field.metadata["parse"](str(raw)) if isinstance(raw, str | int | float) else raw
+def _parsed(cls: type[Any], field: dataclasses.Field[Any], raw: Any) -> Any:
+    parse = field.metadata["parse"]
+    if isinstance(raw, str | int | float | PurePath):
+        return parse(str(raw))
+    kind = get_type_hints(cls)[field.name]
+    if not _fits(raw, kind):
+        own, given = "" if kind is str else f" or {field.type}", type(raw).__name__
+        parts = " of other parts" if str(field.type).startswith(given) else ""
+        raise ValueError(f"must be text{own}, not {given}{parts}: give it as it would stand in the environment")
+    if isinstance(raw, frozenset):  # of texts
+        return parse(",".join(sorted(raw)))
+    return raw
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether ``value`` is of the type ``kind``, and so is all that it holds; what a text may be is for ``parse``."""
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is not None:
+        held: Any = value
+        return isinstance(value, get_origin(kind)) and all(_fits(part, get_args(kind)[0]) for part in held)
+    if not isinstance(value, kind):
+        return False
+    if dataclasses.is_dataclass(kind) or issubclass(kind, tuple):
+        return all(_fits(getattr(value, name), part) for name, part in get_type_hints(kind).items())
+    return True
 
 
 def _folder_problems(environ: Mapping[str, str], names: set[str] | None) -> list[str]:
-    """What is wrong with the settings folder itself; ``names`` are those that it may hold, None for any."""
+    """What is wrong with the settings folder itself; ``names`` are those that it may hold, None for any.
+
+    Raises ``OSError`` where it can't be read.
+    """
     directory = environ.get(DIRECTORY)
     if not directory:
         return []
-    try:
-        mounted = sorted(path.name for path in Path(directory).iterdir() if path.name.startswith(_PREFIX))
-    except OSError as error:
-        return [f"{DIRECTORY}={directory} is no folder that can be read ({type(error).__name__}): mend the path."]
+    mounted = sorted(path.name for path in Path(directory).iterdir() if path.name.startswith(_PREFIX))
+    # who may list a folder may still not read what is in it
+    os.stat(f"{directory}/.")  # noqa: PTH116 - a Path drops the dot
     problems = []
     for name in mounted:
         if names is not None and name not in names:  # its setting would be left at the default, and nobody would know
@@ -241,10 +285,15 @@ def shown(value: str) -> str:
     return "the given one" if {"@", "?", "#"} & set(value) else repr(value)
 
 
+_MOST_DIGITS = 100
+
+
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
-        if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}, not {value!r}")
+        # Python does not read a number of any length
+        digits = value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS
+        if not digits or not low <= int(value) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}, not {reprlib.repr(value)}")
         return int(value)
 
     return parse

@@ -59,7 +59,7 @@ class InProcessIssuer:
     ) -> None:
         self.clock = Clock(now=lambda: self._now, monotonic=lambda: self._monotonic)
         self._issuer, self._audience, self._algorithm = issuer, audience, algorithm
-        self._attached: list[Authix] = []
+        self._attached: dict[Authix, None] = {}  # a set that keeps their order
         self._count = itertools.count(1)
         self._begin()
 
@@ -75,14 +75,14 @@ class InProcessIssuer:
     def uninstall(self) -> None:
         """Leave; whoever had it for an issuer must start again."""
         runtime.stand_in = None
-        attached, self._attached = self._attached, []
+        attached, self._attached = self._attached, {}
         for auth in attached:
             auth.end_stood_in()
 
     def reset(self) -> None:
         """Forget all logouts and keys and begin at the present time, as newly made."""
         self._begin()
-        attached, self._attached = self._attached, []
+        attached, self._attached = self._attached, {}
         for auth in attached:
             auth.begin_stood_in()
 
@@ -158,7 +158,7 @@ class InProcessIssuer:
         self._now += seconds
         self._monotonic += seconds
         self._beat(self._attached)
-        for auth in self._attached:
+        for auth in tuple(self._attached):
             auth.verifier.revocations.evict(self._now)
             auth.streams.expire()
 
@@ -181,13 +181,17 @@ class InProcessIssuer:
 
     def attach(self, auth: Authix) -> None:
         """Give ``auth`` the keys and all that happened (``Authix`` calls this when it starts)."""
-        self._attached.append(auth)
+        self._attached[auth] = None
         for algorithm in auth.settings.algorithms:
             self._signing_key(algorithm)
         auth.verifier.use_keys(KeySet(self._published.values()))
         heard = [event for event in self._log if event not in self._unheard]
         for event in (*heard, self._heartbeat()):
             auth.take(event)
+
+    def detach(self, auth: Authix) -> None:
+        """Tell ``auth`` nothing more (``Authix`` calls this when it stops)."""
+        self._attached.pop(auth, None)
 
     def _begin(self) -> None:
         self._now = time.time()
@@ -211,7 +215,7 @@ class InProcessIssuer:
             self._tell(self._attached, [event])
 
     def _tell(self, whom: Iterable[Authix], events: Iterable[Event]) -> None:
-        whom = list(whom)
+        whom = tuple(whom)
         for event in events:
             for auth in whom:
                 auth.take(event)
@@ -220,15 +224,16 @@ class InProcessIssuer:
     def _beat(self, whom: Iterable[Authix]) -> None:
         if not self._cut:
             heartbeat = self._heartbeat()
-            for auth in whom:
+            for auth in tuple(whom):  # one may end meanwhile, in another thread or by a garbage collection
                 auth.take(heartbeat)
 
     def _heartbeat(self) -> Heartbeat:
         moment_us = self._tick()
-        return Heartbeat(at_us=moment_us, complete_until_us=moment_us)
+        lag_us = int(_STALE * 1_000_000) if self._cut else 0  # to one that starts while the feed is cut
+        return Heartbeat(at_us=moment_us, complete_until_us=moment_us - lag_us)
 
     def _publish_keys(self) -> None:
-        for auth in self._attached:
+        for auth in tuple(self._attached):
             auth.verifier.use_keys(KeySet(self._published.values()))
 
     def _renew_keys(self) -> None:

@@ -334,6 +334,8 @@ def _found_wrong(token: str, era: _Era) -> _Times | None:
         return era.wrong.get(_digest(token)) if len(token) <= tokens.MAX_BYTES else None
     except (AttributeError, TypeError, UnicodeEncodeError):  # what it is instead of a token is said by what follows
         return None
+    except KeyError:  # another thread had it make room amid the look
+        return None
 
 
 def _digest(token: str) -> bytes:
