@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
+import os
 import re
 import resource
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -226,6 +229,68 @@ def test_half_a_line_spoils_no_other(file: Path, caplog: pytest.LogCaptureFixtur
     resumed = rest or file.read_text().splitlines()
     assert [json.loads(line)["event"] for line in resumed] == ["audit.resumed", "logout"]
     assert told(caplog)
+
+
+LONG = "x" * 256
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[int, int]]:
+    read, write = os.pipe()
+    try:
+        yield read, write
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def test_a_pipe_that_nobody_reads_stops_nothing_and_no_line_of_it_is_torn(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(file)
+    read = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
+    with closing(os.fdopen(read, "rb", buffering=0)), Audit(str(file)) as audit:
+        began = time.monotonic()
+        while audit.lost < 1000:
+            audit.record(Event.LOGIN, "ok", Caller(agent=LONG))
+        assert time.monotonic() - began < 10
+        ((level, said),) = told(caplog)
+        assert level == logging.ERROR
+        assert said.startswith("the audit log can't be written (nobody reads ")
+        taken = os.read(read, 1 << 20)
+        audit.record(Event.LOGOUT, "ok", ANN)
+        taken += os.read(read, 1 << 20)
+    entries = [json.loads(line) for line in taken.splitlines()]
+    assert [(entry["event"], entry["details"]) for entry in entries[-2:]] == [
+        ("audit.resumed", {"lost": 1000}),
+        ("logout", {}),
+    ]
+    assert {entry["agent"] for entry in entries[:-2]} == {LONG}
+
+
+def test_a_reader_that_is_slow_for_a_moment_loses_nothing() -> None:
+    command = f"{sys.executable} -c '{WRITER}' stdout a | (sleep 0.1; cat)"
+    run = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, timeout=20)
+    assert [json.loads(line)["details"]["number"] for line in run.stdout.splitlines()] == list(range(500))
+
+
+def test_an_issuer_whose_standard_output_nobody_reads_still_serves(
+    tmp_path: Path, programs: Callable[[IssuerProgram], IssuerProgram]
+) -> None:
+    issuer = programs(IssuerProgram(tmp_path, AUTHIX_AUDIT="stdout"))
+    with pipe() as (read, write), issuer.log.open("wb") as log:
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+        issuer.process = subprocess.Popen(issuer.command, env=issuer.env, stdout=write, stderr=log)
+        with issuer.ready().client() as client:
+            body = {"email": "eve@example.com", "password": PASSWORD}
+            for _ in range(30):
+                assert client.post("/login", json=body).status_code == 401
+        assert "the audit log can't be written (nobody reads " in issuer.output()
+        os.read(read, 1 << 20)
+        with issuer.client() as client:
+            client.post("/login", json=body)
+        assert b'"audit.resumed"' in os.read(read, 1 << 20)
+        assert issuer.stop() == 0
 
 
 def test_what_users_do_is_on_record_by_their_ids_alone(start_issuer: Callable[..., IssuerProgram]) -> None:

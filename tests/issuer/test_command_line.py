@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import socket
 import sqlite3
@@ -11,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -125,7 +127,7 @@ def test_after_a_restart_with_another_hash_profile_the_login_hashes_anew(start_i
 def test_issuers_on_one_store_start_together_sign_with_one_key_and_share_every_session(
     tmp_path: Path, programs: Callable[[IssuerProgram], IssuerProgram]
 ) -> None:
-    shared = {"AUTHIX_DATA_DIR": str(tmp_path / "data"), "AUTHIX_ISSUER": "https://auth.example.com"}
+    shared = {"AUTHIX_DATA_DIR": str(tmp_path / "data"), "AUTHIX_ISSUER": "http://localhost:8000"}
     one, other = (programs(IssuerProgram(tmp_path / name, **shared)) for name in ("one", "other"))
     for issuer in (one, other):
         issuer.start()
@@ -208,6 +210,86 @@ def test_help_and_version_are_told(
     assert all(part in text for part in told)
     assert "AUTHIX_SECRET" not in text
     assert "AUTHIX_FEED_TOKEN" not in text
+
+
+def through_a_shell(issuer: IssuerProgram, command: str) -> subprocess.CompletedProcess[str]:
+    """What a shell makes of ``command``, in which ``$issuer`` is the program; its answers are written as they come."""
+    env = {name: value for name, value in issuer.env.items() if name != "PYTHONUNBUFFERED"}
+    run = subprocess.run(
+        ["/bin/bash", "-o", "pipefail", "-c", command],
+        env=env | {"issuer": f"{sys.executable} -m authix_issuer"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+    assert "Traceback" not in run.stdout + run.stderr
+    assert "Exception ignored" not in run.stderr
+    return run
+
+
+FULL = "The answer can't be written (No space left on device).\n"
+BROKEN = {
+    "no standard input": (
+        "$issuer users create ann@example.com <&-",
+        "No password was given, or not the same one twice.\n",
+    ),
+    "a closed pipe": ("$issuer config | true", ""),
+    "a closed pipe, of help": ("$issuer serve --help | true", ""),
+    "a closed pipe, of what opens the stores": ("$issuer users list | true", ""),
+    "a closed pipe, of what writes as it goes": ("$issuer doctor | true", ""),
+    "a full disk": ("$issuer users list >/dev/full", FULL),
+    "a full disk, of help": ("$issuer --help >/dev/full", FULL),
+    "a full disk, of the settings": ("$issuer config >/dev/full", FULL),
+    "a full disk, of what writes as it goes": ("$issuer doctor >/dev/full", FULL),
+    "no standard output": ("$issuer users list >&-", "Standard output is closed, so there would be no answer.\n"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_an_answer_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path, what: str) -> None:
+    command, told = BROKEN[what]
+    run = through_a_shell(IssuerProgram(tmp_path / "issuer", AUTHIX_AUDIT="off"), command)
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", told)
+
+
+@pytest.mark.parametrize("command", ["serve", "users list"])
+def test_without_a_standard_error_nothing_is_done(tmp_path: Path, command: str) -> None:
+    issuer = IssuerProgram(tmp_path / "issuer")
+    run = through_a_shell(issuer, f"$issuer {command} 2>&-")
+    assert run.returncode == 1
+    assert run.stdout.startswith("Standard error is closed")
+    assert not (tmp_path / "issuer" / "data").exists()
+
+
+def test_an_interrupt_while_a_password_is_awaited_ends_it(tmp_path: Path) -> None:
+    issuer = IssuerProgram(tmp_path / "issuer")
+    keyboard, terminal = pty.openpty()
+    with closing(os.fdopen(keyboard, "r+b", buffering=0)) as hands:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "authix_issuer", "users", "create", "ann@example.com"],
+            env=issuer.env,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,  # so that it asks here, not at the terminal of whoever runs the tests
+        )
+        os.close(terminal)
+        shown = b""
+        while b"New password: " not in shown:
+            shown += hands.read(1024)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(DEADLINE) == 130
+        with suppress(OSError):  # the terminal is gone
+            while more := hands.read(1024):
+                shown += more
+    assert b"Traceback" not in shown
+
+
+def test_an_address_of_ipv6_is_told_as_a_url_has_it(program: Start) -> None:
+    issuer = program(AUTHIX_HOST="::1")
+    eventually(lambda: "listens on " in issuer.output(), "it listens")
+    assert f"listens on http://[::1]:{issuer.port} " in issuer.output()
 
 
 def test_the_console_script_is_installed() -> None:

@@ -126,6 +126,13 @@ class TestConfig:
         assert len(found) == len(shown)
         assert SECRET not in answer.stdout + as_json.stdout
 
+    @pytest.mark.parametrize("module", ["authix_issuer", "authix_sidecar"])
+    def test_what_is_refused_for_a_password_is_not_printed(self, module: str) -> None:
+        answer = run(module, "config", **NEEDED | {"AUTHIX_ISSUER": "http://ann:hunter2@auth.example.com"})
+        assert answer.returncode == 2
+        assert "AUTHIX_ISSUER=(secret)" in answer.stdout
+        assert "hunter2" not in answer.stdout + answer.stderr
+
     def test_it_says_what_is_wrong_beside_what_there_is(self) -> None:
         answer = run("authix_issuer", "config", AUTHIX_ISSUER="nowhere", AUTHIX_SECRET=SECRET, AUTHIX_SECRET_FILE="/x")
         assert answer.returncode == 2

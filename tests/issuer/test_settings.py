@@ -95,6 +95,8 @@ WRONG = [
     ("AUTHIX_ORIGINS", "https://app.example.com,"),
     ("AUTHIX_LIMIT_LOGINS", "60"),
     ("AUTHIX_LIMIT_LOGINS", "0/minute"),
+    ("AUTHIX_LIMIT_LOGINS", "5/minute;1/second"),
+    ("AUTHIX_LIMIT_LOGINS", "5/minute, 1/second"),
     ("AUTHIX_LIMIT_REGISTRATIONS", "many/hour"),
     ("AUTHIX_LOGIN_MAX_DELAY", "3601"),
     ("AUTHIX_COOKIE_PROFILE", "insecure"),
@@ -154,6 +156,13 @@ def test_a_key_set_may_be_kept_for_a_third_of_the_notice(notice: int, max_age: i
 @pytest.mark.parametrize("name", ["AUTHIX_SECRET", "AUTHIX_SECRET_PREVIOUS", "AUTHIX_FEED_TOKEN"])
 def test_a_wrong_secret_is_not_repeated(start: Start, name: str) -> None:
     _, told = start(NEEDED | {name: "hunter2 with a space and more than thirty-two"})
+    assert "hunter2" not in told
+
+
+def test_a_password_in_the_issuers_url_is_told_and_not_repeated(start: Start) -> None:
+    _, told = start(NEEDED | {"AUTHIX_ISSUER": "http://ann:hunter2@auth.example.com"})
+    assert told.startswith("AUTHIX_ISSUER must be an http(s) URL")
+    assert "without a password" in told
     assert "hunter2" not in told
 
 

@@ -81,13 +81,14 @@ def add_commands(users: ArgumentParser, sessions: ArgumentParser, stats: Argumen
 def run(settings: IssuerSettings, options: Namespace) -> int:
     """Returns the exit code. Raises ``SettingsError``."""
     try:
-        return asyncio.run(_run(settings, options))
+        # before there is a loop, which would keep an interrupt from whoever waits for the terminal
+        password = _password(options) if "generate" in options else ""
+        return asyncio.run(_run(settings, options, password))
     except IssuerError as error:
         return fail(error.reason)
 
 
-async def _run(settings: IssuerSettings, options: Namespace) -> int:
-    password = _password(options) if "generate" in options else ""
+async def _run(settings: IssuerSettings, options: Namespace, password: str) -> int:
     async with open_issuer(settings) as issuer:
         match options.command:
             case "users":
@@ -184,6 +185,8 @@ def _password(options: Namespace) -> str:
     if options.generate:
         return secrets.token_urlsafe(24)
     try:
+        if sys.stdin is None:
+            raise EOFError
         if not sys.stdin.isatty():
             return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
         password = getpass("New password: ")

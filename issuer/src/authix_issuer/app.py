@@ -47,14 +47,15 @@ from authix_issuer.wiring import open_issuer
 logger = logging.getLogger("authix.issuer")
 
 MAX_BODY = 16 * 1024
+# its links are relative, because a proxy may have the issuer below a path
 _DOCS = b"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Authix issuer</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="stylesheet" href="/docs/swagger-ui.css"></head>
-<body><div id="api"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script>
+<link rel="stylesheet" href="docs/swagger-ui.css"></head>
+<body><div id="api"></div><script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script>
 </body></html>
 """
-_DOCS_START = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#api", deepLinking: true, validatorUrl: null});\n'
+_DOCS_START = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#api", deepLinking: true, validatorUrl: null});\n'
 _DOCS_POLICY = (
     "default-src 'none'; img-src data:; script-src 'self'; connect-src 'self'; style-src 'self' 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"

@@ -2,15 +2,18 @@
 
 Rule: one event is one JSON object on one line, appended by one write, so that processes that share a file interleave
 whole lines. It holds ids, never a secret and never an email address. A log that can't be written stops the start. One
-that fails later (a full disk) stops nothing: else whoever fills the disk could keep a stolen session from being logged
-out and a lost key from being revoked. The loss is told once as an error, counted, and put on record when it is over.
+that fails later (a full disk, a pipe that nobody reads) stops nothing: else whoever fills the disk could keep a stolen
+session from being logged out and a lost key from being revoked. The loss is told once as an error, counted, and put on
+record when it is over.
 """
 
 # ruff: noqa: S105 - names of events
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import select
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -31,6 +34,7 @@ OFF: Final = "off"
 OK: Final = "ok"
 """The outcome of what was done; of what was refused it is the error's code."""
 _STREAMS = {STDOUT: 1, STDERR: 2}
+_PATIENCE = 200  # milliseconds for a reader that is slow for a moment; the issuer stands still for as long
 _LONGEST = 256  # characters of a text; a whole line stays below PIPE_BUF, so that writers to one pipe keep apart too
 
 
@@ -158,6 +162,9 @@ class Audit:
             opened = _open(self._target)
             os.close(self._descriptor)
             (self._descriptor, self._file), self._torn = opened, False
+        # To set the descriptor to never block would set it for everybody else who has it, too.
+        if not _takes_a_line(self._descriptor, 0 if self.lost else _PATIENCE):
+            raise BlockingIOError(errno.EAGAIN, "nobody reads what was written before")
         line = b"\n" * self._torn + msgspec.json.encode(entry) + b"\n"
         written = os.write(self._descriptor, line)
         self._torn = written < len(line)
@@ -198,6 +205,13 @@ def _plain(text: str) -> str:
 def _open(path: str) -> tuple[int, os.stat_result]:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     return descriptor, os.fstat(descriptor)
+
+
+def _takes_a_line(descriptor: int, within: int) -> bool:
+    """Whether a line can be written without waiting for a reader, ``within`` this many milliseconds at the latest."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(within))
 
 
 def _is_moved(path: str, file: os.stat_result) -> bool:

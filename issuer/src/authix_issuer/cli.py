@@ -1,21 +1,24 @@
 """The command line: ``authix-issuer serve``, what looks after it, and what administers it.
 
-Rule: a missing or wrong setting ends the start with exit code 2 and one sentence for each problem.
+Rule: a missing or wrong setting ends the start with exit code 2 and one sentence for each problem. An answer that can't
+be written ends a command with exit code 1 and a sentence, or without one where nobody waits for it (a closed pipe).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sanic import Sanic
 
@@ -27,6 +30,7 @@ from authix.workers import Workers, end_with_parent
 from authix_issuer import admin_commands, calibrate, key_commands, logs
 from authix_issuer.app import build_app
 from authix_issuer.connections import PromptHttpProtocol
+from authix_issuer.console import fail, say
 from authix_issuer.gauges import tell_issuer
 from authix_issuer.settings import IssuerSettings
 from authix_issuer.wiring import open_issuer
@@ -40,10 +44,70 @@ ReadLevel = Callable[[], str]
 """What AUTHIX_LOG_LEVEL is now; it is sent to the workers."""
 _END_WITHIN = 10.0
 """Seconds that a worker has after its drain, to publish what is left and to close what is open."""
+_INTERRUPTED = 130
+"""The exit code after SIGINT, as shells have it."""
+
+
+class _Unwritten(Exception):
+    """The answer can't be written; the cause says why."""
+
+
+class _Answer(io.TextIOBase):
+    """Standard output, whose failures are told from those of anything else."""
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+
+    def write(self, text: str) -> int:
+        try:
+            return self._output.write(text)
+        except OSError as error:
+            raise _Unwritten from error
+
+    def flush(self) -> None:
+        try:
+            self._output.flush()
+        except OSError as error:
+            raise _Unwritten from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    if sys.stderr is None:
+        say("Standard error is closed, so nothing that goes wrong could be told: send it somewhere, if to /dev/null.")
+        return 1
+    try:
+        with _answering():
+            return _main(arguments)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except _Unwritten as lost:
+        return _give_up(lost.__cause__)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """All that is said within is written at the end. Raises ``_Unwritten`` when it can't be."""
+    if sys.stdout is None:
+        yield
+        return
+    with redirect_stdout(_Answer(sys.stdout)) as answer:
+        try:
+            yield
+        finally:
+            answer.flush()
+
+
+def _give_up(cause: BaseException | None) -> int:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())  # Python would write at its end what it still has, and fail again
+    os.close(null)
+    if isinstance(cause, BrokenPipeError):
+        return 1
+    return fail(f"the answer can't be written ({cause.strerror if isinstance(cause, OSError) else cause})")
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="authix-issuer", description="The Authix issuer.")
     parser.add_argument("--version", action="version", version=version("authix-issuer"))
     commands = parser.add_subparsers(dest="command", required=True)
@@ -68,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.add_parser("stats", help="how many accounts, keys and revocations there are, and what is degraded"),
     )
     options = parser.parse_args(arguments)
+    if sys.stdout is None and options.command != "serve":
+        return fail("standard output is closed, so there would be no answer")
     if options.command == "hash":
         return calibrate.report(options.target)
     if options.command == "config":
@@ -187,7 +253,8 @@ def _end_at_once(number: signal.Signals) -> None:
 
 
 def _tell(settings: IssuerSettings, listener: socket.socket) -> None:
-    logger.info("issuer %s listens on http://%s:%d", settings.issuer, *listener.getsockname()[:2])
+    host, port = listener.getsockname()[:2]
+    logger.info("issuer %s listens on http://%s:%d", settings.issuer, f"[{host}]" if ":" in host else host, port)
 
 
 async def _try_out(settings: IssuerSettings) -> None:

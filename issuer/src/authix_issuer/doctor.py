@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 
 from authix.errors import SettingsError
 from authix.settings import is_loopback
+from authix_issuer.adapters import sqlite_sessions, sqlite_users
 from authix_issuer.adapters.kafka_topic import KafkaTopic
 from authix_issuer.adapters.mongo import examine_mongo
 from authix_issuer.adapters.redis_pipeline import RedisEngine
+from authix_issuer.adapters.sqlite import examine_sqlite
 from authix_issuer.errors import IssuerError
 from authix_issuer.findings import Finding, Verdict, judge
 from authix_issuer.settings import IssuerSettings
@@ -94,12 +96,12 @@ def _secret(settings: IssuerSettings) -> Finding:
 async def _users(settings: IssuerSettings) -> list[Finding]:
     if settings.users_in_mongodb:
         return await examine_mongo(settings.users_url)
-    return [_file("users (SQLite)", settings.database_path("users"))]
+    return [examine_sqlite("users (SQLite)", settings.database_path("users"), sqlite_users.SCHEMA)]
 
 
 async def _sessions(settings: IssuerSettings) -> list[Finding]:
     if not settings.sessions_in_redis:
-        return [_file("sessions (SQLite)", settings.database_path("sessions"))]
+        return [examine_sqlite("sessions (SQLite)", settings.database_path("sessions"), sqlite_sessions.SCHEMA)]
     try:
         async with RedisEngine(settings.sessions_url) as engine:
             ahead = time.time() - await engine.time()
@@ -130,18 +132,6 @@ async def _topic(settings: IssuerSettings) -> list[Finding]:
                 "kept meanwhile, and verifiers that follow Kafka go stale.",
             )
         ]
-
-
-def _file(subject: str, path: str) -> Finding:
-    folder = Path(path).parent
-    while not folder.exists():
-        folder = folder.parent
-    return judge(
-        subject,
-        Path(path).exists() or folder.is_dir(),
-        path,
-        f"{folder} is no folder. Mend AUTHIX_DATA_DIR or the store's URL.",
-    )
 
 
 def report(settings: IssuerSettings) -> int:

@@ -132,6 +132,7 @@ def document(*, version: str, issuer: str, cookie: str) -> dict[str, Any]:
                             "description": "The keys, the signing one first.",
                             "content": {**content("application/x-pem-file", TEXT), **_JWKS},
                         },
+                        "400": problem("`Accept` can't be read (`request_malformed`)."),
                         **NOT_MODIFIED,
                     },
                 }

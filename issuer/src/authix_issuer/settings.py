@@ -101,11 +101,11 @@ def rate(value: str) -> str:
     if value == UNLIMITED:
         return value
     try:
-        good = limits.parse(value).amount > 0
+        amounts = [found.amount for found in limits.parse_many(value)]
     except ValueError:
-        good = False
-    if not good:
-        raise ValueError(f"must be a rate such as 60/minute, 1000/day or 5 per 10 seconds, or off, not {value!r}")
+        amounts = []
+    if len(amounts) != 1 or not amounts[0]:
+        raise ValueError(f"must be one rate such as 60/minute, 1000/day or 5 per 10 seconds, or off, not {value!r}")
     return value
 
 

@@ -131,11 +131,21 @@ def effective(cls: type[Any], options: Namespace) -> list[Effective]:
             found.append(Effective(name, "", "unreadable", secret))
             continue
         if given is not None:
+            secret = secret or _may_hold_a_secret(cls, field, given.raw)
             found.append(Effective(name, "" if secret else str(given.raw), given.source, secret))
         else:
             source = "missing" if field.default is REQUIRED else "default"
             found.append(Effective(name, "" if secret else spell(field.default), source, secret))
     return found
+
+
+def _may_hold_a_secret(cls: type[Any], field: dataclasses.Field[Any], raw: Any) -> bool:
+    """Whether it is refused, and of what it was refused for may be a password (see ``shown``)."""
+    try:
+        _parsed(cls, field, raw)
+    except ValueError:
+        return shown(str(raw)) != repr(str(raw))
+    return False
 
 
 def named(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -409,7 +409,7 @@ def test_the_largest_grants_fit_into_a_token(admin: httpx.Client, people: People
 QUERIES = [
     *("limit=0", "limit=1001", "limit=x", "limit=-1", "limit=%D9%A1", "limit=1&limit=2", "limit=", "page=2"),
     *("email=x", "email=", "email=a@example.com&limit=1", "email=%ff", f"email={HUGE}"),
-    *("after=%00", "after=a%20b", f"after={HUGE}"),
+    *("after=%00", "after=a%20b", "after=zzz", f"after={HUGE}"),
 ]
 
 

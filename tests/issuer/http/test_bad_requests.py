@@ -136,6 +136,17 @@ def test_a_request_that_makes_no_sense_is_refused_with_a_problem(send_raw: SendR
     assert answer.json()["code"]
 
 
+SMUGGLED = b"GET /livez HTTP/1.1\r\nHost: xxxxx\r\n\r\n"
+
+
+def assert_refused_and_closed(issuer: IssuerProgram, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", issuer.port), timeout=DEADLINE) as connection:
+        connection.sendall(sent)
+        answers = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answers.startswith(b"HTTP/1.1 400 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -150,12 +161,14 @@ def test_a_request_that_makes_no_sense_is_refused_with_a_problem(send_raw: SendR
     ],
 )
 def test_a_head_that_can_be_read_in_two_ways_ends_its_connection(shared_issuer: IssuerProgram, line: bytes) -> None:
-    smuggled = b"GET /livez HTTP/1.1\r\nHost: xxxxx\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", shared_issuer.port), timeout=DEADLINE) as connection:
-        connection.sendall(head("/login", line) + smuggled)
-        answers = b"".join(iter(lambda: connection.recv(4096), b""))
-    assert answers.startswith(b"HTTP/1.1 400 ")
-    assert answers.count(b"HTTP/1.1 ") == 1
+    assert_refused_and_closed(shared_issuer, head("/login", line) + SMUGGLED)
+
+
+@pytest.mark.parametrize("kept", [b"", b"Connection: keep-alive"])
+def test_chunks_of_a_version_that_has_none_end_their_connection(shared_issuer: IssuerProgram, kept: bytes) -> None:
+    lines = (b"Transfer-Encoding: chunked", *filter(None, [kept]))
+    old = head("/login", *lines).replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert_refused_and_closed(shared_issuer, old + chunked(GOOD) + SMUGGLED)
 
 
 def test_the_issuer_is_well_after_all_that(client: httpx.Client) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -108,6 +108,7 @@ def provoked(client: httpx.Client, unusual_client: httpx.Client, new_email: Call
     good = {"email": email, "password": PASSWORD}
     json_type = {"Content-Type": "application/json"}
     answers = {("/register", "post", "201"): client.post("/register", json=good)}
+    answers["/public_key", "get", "400"] = client.get("/public_key", headers={"Accept": ";"})
     answers["/register", "post", "409"] = client.post("/register", json=good)
     for path in ("/register", "/login"):
         answers[path, "post", "400"] = client.post(path, content=b"x", headers=json_type)
@@ -248,15 +249,19 @@ def test_the_cookie_of_the_profile_is_documented(document: dict[str, Any], unusu
     assert names == ["authix_refresh", "__Host-authix_refresh"]
 
 
-def test_the_page_loads_everything_from_the_issuer_itself(client: httpx.Client) -> None:
-    page = client.get("/docs")
+@pytest.mark.parametrize("prefix", ["", "/auth"])
+def test_the_page_loads_everything_from_the_issuer_itself_wherever_a_proxy_has_it(
+    client: httpx.Client, prefix: str
+) -> None:
+    page, start = client.get("/docs"), client.get("/docs/start.js").text
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-    assert len(loaded) == 3
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text) + re.findall(r'url: "([^"]+)"', start)
+    assert len(loaded) == 4
+    seen_at = f"https://auth.example.com{prefix}"
     for link in loaded:
-        target = urljoin(str(client.base_url), link)
-        assert urlsplit(target).netloc == urlsplit(str(client.base_url)).netloc
-        asset = client.get(link)
+        target = urljoin(f"{seen_at}/docs", link)
+        assert target.startswith(f"{seen_at}/"), link
+        asset = client.get(target.removeprefix(seen_at))
         assert asset.status_code == 200, link
         assert len(asset.content) > 50, link
     assert "http" not in page.text.replace("<!doctype html>", "")
@@ -274,6 +279,6 @@ def test_the_page_is_allowed_nothing_from_elsewhere(client: httpx.Client) -> Non
 
 def test_the_page_shows_this_document_and_asks_no_validator_elsewhere(client: httpx.Client) -> None:
     start = client.get("/docs/start.js").text
-    assert '"/openapi.json"' in start
+    assert '"openapi.json"' in start
     assert "validatorUrl: null" in start
     assert "//" not in start

@@ -8,6 +8,7 @@ Nothing of SQLite ever runs on the event loop's time.
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
@@ -17,12 +18,15 @@ from typing import Self, TypeVar
 
 from authix.errors import SettingsError
 from authix_issuer.errors import StoreUnavailable
+from authix_issuer.findings import Finding, judge
 from authix_issuer.lanes import Answer, Job, Lane, Step, one_by_one
 
 T = TypeVar("T")
 
 MEMORY = ":memory:"
 _MAX_BATCH = 512
+_NEWER = "was written by a newer Authix: run that one, or restore a backup from before the upgrade."
+_MEND = "mend AUTHIX_DATA_DIR or the store's URL."
 _Step = Step[sqlite3.Connection, T]
 _Job = Job[sqlite3.Connection]
 
@@ -44,9 +48,7 @@ class Database:
             if self._reader is not self._writer:
                 await self._reader.start(self._connect, sqlite3.Connection.close)
         except (sqlite3.Error, OSError) as error:
-            raise SettingsError(
-                f"The database {self._path} can't be opened ({error}): mend AUTHIX_DATA_DIR or the store's URL."
-            ) from None
+            raise SettingsError(f"The database {self._path} can't be opened ({error}): {_MEND}") from None
         return self
 
     async def __aexit__(
@@ -85,14 +87,47 @@ class Database:
         return connection
 
 
+def examine_sqlite(subject: str, path: str, schema: Sequence[str]) -> Finding:
+    """What a start would say of the file at ``path``, which is neither made nor changed."""
+    wrong = "" if path == MEMORY else _problem(Path(path), schema)
+    return judge(subject, not wrong, path, wrong)
+
+
+def _problem(path: Path, schema: Sequence[str]) -> str:
+    """Why the file can't be opened or made; empty if it can."""
+    try:
+        folder = path.parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            return f"{folder} is no folder that can be written: {_MEND}"
+        if not path.exists():
+            return ""
+        if not path.is_file():
+            return f"{path} can't be opened (it is no file): {_MEND}"
+        if not os.access(path, os.R_OK | os.W_OK):
+            return f"{path} can't be read and written: {_MEND}"
+        return f"{path} {_NEWER}" if _steps_taken(path) > len(schema) else ""
+    except (sqlite3.Error, OSError) as error:
+        return f"{path} can't be opened ({error}): {_MEND}"
+
+
+def _steps_taken(path: Path) -> int:
+    """The file's ``user_version``. Raises ``sqlite3.Error`` if it is no database."""
+    # Even a reader would make the side files that are not there; without them the file holds all that was committed.
+    sides = all(path.with_name(f"{path.name}{end}").exists() for end in ("-wal", "-shm"))
+    url = f"{path.absolute().as_uri()}?mode=ro{'' if sides else '&immutable=1'}"
+    with contextlib.closing(sqlite3.connect(url, uri=True)) as connection:
+        taken: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        return taken
+
+
 def _bring_up_to_date(connection: sqlite3.Connection, schema: Sequence[str]) -> None:
     """Take the steps that the file lacks; ``user_version`` counts those it has. All or none, whoever else opens it."""
     connection.execute("BEGIN IMMEDIATE")
     taken: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if taken > len(schema):
-        raise SettingsError(
-            "The database was written by a newer Authix: run that one, or restore a backup from before the upgrade."
-        )
+        raise SettingsError(f"The database {_NEWER}")
     for step in schema[taken:]:
         for statement in step.split(";"):
             connection.execute(statement)
