@@ -19,6 +19,7 @@ from prometheus_client.registry import CollectorRegistry
 
 from authix import Authix
 from authix.metrics import VerifierMetrics
+from authix_issuer.audit import Event
 from tests.deploy.dockerfiles import ROOT
 from tests.deploy.manifests import K8S, PRODUCTION
 from tests.programs import IssuerProgram, SidecarProgram, bearer, free_port, login, register
@@ -233,6 +234,24 @@ def test_every_alert_says_what_it_means_and_the_runbook_what_to_do() -> None:
     for section in re.split(r"^## Authix\w+\n", RUNBOOK, flags=re.MULTILINE)[1:]:
         for part in ("**It means**", "**Users notice**", "**Look at**", "**Mend it**"):
             assert section.count(part) == 1
+
+
+def test_whatever_ends_a_session_is_in_its_panel(told: dict[str, Metric]) -> None:
+    (panel,) = [panel for panel in PANELS if panel["title"] == "What ends sessions?"]
+    (target,) = panel["targets"]
+    selected = dict(re.findall(r'(event|outcome)=~"([^"]+)"', target["expr"]))
+    assert {event.value for event in Event if re.fullmatch(selected["event"], event)} == {
+        *("logout", "session.ended", "session.displaced", "session.reused", "token.revoked"),
+        *("password.changed", "user.deleted"),
+        *("admin.user.disabled", "admin.user.deleted", "admin.user.logged_out"),
+        *("admin.password.set", "admin.session.ended"),
+    }
+    ended = [
+        sample.labels["event"]
+        for sample in told["authix_issuer_events"].samples
+        if sample.value and all(re.fullmatch(pattern, sample.labels[label]) for label, pattern in selected.items())
+    ]
+    assert set(ended) == {"session.reused", "logout"}
 
 
 def test_every_panel_answers_a_question() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from authix.settings import load
 from authix_issuer.adapters.kafka_topic import PARTITIONS, REPLICAS, lossy_settings
@@ -18,8 +20,21 @@ from authix_issuer.settings import IssuerSettings
 from authix_sidecar.policy_file import load_policy
 from authix_sidecar.settings import SidecarSettings
 from tests.deploy.conftest import Rendered
-from tests.deploy.dockerfiles import IMAGES
-from tests.deploy.manifests import DEV, KUSTOMIZATIONS, PRODUCTION, WHOLE, containers, named, of_kind, programs, secrets
+from tests.deploy.dockerfiles import IMAGES, ROOT
+from tests.deploy.manifests import (
+    DEV,
+    K8S,
+    KUSTOMIZATIONS,
+    PRODUCTION,
+    WHOLE,
+    containers,
+    named,
+    of_kind,
+    programs,
+    render,
+    secrets,
+    selects,
+)
 from tests.programs import SidecarProgram
 from tests.servers.deploy_tools import WHEELS
 
@@ -159,8 +174,6 @@ def test_the_dev_overlay_runs_redis_so_that_it_keeps_what_it_acknowledged(render
 
 
 def test_what_prometheus_asks_for_is_told(rendered: Rendered, lone_sidecar: SidecarProgram) -> None:
-    import re
-
     import httpx
 
     objects = rendered(PRODUCTION)
@@ -179,6 +192,15 @@ def test_what_prometheus_asks_for_is_told(rendered: Rendered, lone_sidecar: Side
         assert httpx.get(f"{lone_sidecar.auth_url}{endpoint['path']}", trust_env=False).is_success
 
 
+@pytest.mark.parametrize("name", [name for name in WHOLE if name != PRODUCTION])
+def test_every_verifier_is_asked_for_its_metrics(name: str, rendered: Rendered) -> None:
+    (monitor,) = of_kind(rendered(PRODUCTION), "PodMonitor")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    for sidecar in programs(rendered(name), "sidecar"):
+        assert selects(monitor["spec"]["selector"], sidecar.workload["spec"]["template"]["metadata"]["labels"])
+        assert endpoint["port"] in sidecar.ports
+
+
 def test_the_issuers_metrics_are_asked_for_where_they_are(rendered: Rendered, folder: Path) -> None:
     objects = rendered(PRODUCTION)
     (issuer,) = programs(objects, "issuer")
@@ -189,3 +211,45 @@ def test_the_issuers_metrics_are_asked_for_where_they_are(rendered: Rendered, fo
     (port,) = [one for one in service["spec"]["ports"] if one["name"] == endpoint["port"]]
     assert issuer.port(port["targetPort"]) == load(IssuerSettings, issuer.settings(folder)).metrics_port
     assert endpoint["path"] == "/metrics"
+
+
+def kustomization_of_a_service(folder: Path) -> str:
+    """Renders what docs/kubernetes.md shows, for the service of the examples."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n# kustomization.yaml of the service\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    example = K8S / "examples"
+    deployment, service = yaml.safe_load_all((example / "service" / "service.yaml").read_text(encoding="utf-8"))
+    deployment["metadata"]["labels"]["authix-sidecar"] = "yes"
+    service["spec"]["ports"][0]["targetPort"] = 8001
+    folder.mkdir()
+    (folder.parent / "authix").symlink_to(ROOT)
+    for name, content in {
+        "kustomization.yaml": shown,
+        "deployment.yaml": yaml.safe_dump(deployment),
+        "service.yaml": yaml.safe_dump(service),
+        "authix.toml": (example / "echo" / "authix.toml").read_text(encoding="utf-8"),
+    }.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return str(folder)
+
+
+def test_the_page_shows_a_kustomization_that_puts_a_sidecar_of_the_registry_before_a_service(
+    rendered: Rendered, folder: Path, tmp_path: Path
+) -> None:
+    objects = render(kustomization_of_a_service(tmp_path / "orders"))
+    (sidecar,) = programs(objects, "sidecar")
+    (in_production,) = programs(rendered(PRODUCTION), "issuer")
+    assert sidecar.spec["image"] == in_production.spec["image"].replace("issuer", "sidecar")
+    taken = load(SidecarSettings, sidecar.settings(folder))
+    assert taken.audience == "orders"
+    load_policy(taken.policy)
+
+
+def test_a_service_without_its_sidecar_any_more_leaves_others_their_network_policy(
+    rendered: Rendered, tmp_path: Path
+) -> None:
+    """Of one namespace: an object of the same name would go with it."""
+    (own,) = of_kind(render(kustomization_of_a_service(tmp_path / "orders")), "NetworkPolicy")
+    (other,) = of_kind(rendered("examples/echo"), "NetworkPolicy")
+    assert own["metadata"]["name"] != other["metadata"]["name"]
+    assert own["spec"] == other["spec"]

@@ -59,6 +59,13 @@ class Echo(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(said.encode())
 
+    def do_PUT(self) -> None:
+        said = str(len(self.rfile.read(int(self.headers["Content-Length"])))).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
     def log_message(self, *_: object) -> None:
         return
 
@@ -138,6 +145,14 @@ def test_a_user_logs_in_and_out_and_the_service_hears_of_it(visit: Visit) -> Non
         assert app.get("/orders//1", headers=bearer(token)).status_code == 400
         assert auth.post("/logout", headers=bearer(token)).is_success
         eventually(lambda: app.get("/orders/1", headers=bearer(token)).status_code == 401, "the logout is heard of")
+
+
+def test_how_much_may_be_uploaded_is_for_the_service_to_say(visit: Visit) -> None:
+    with visit("auth") as auth, visit("app") as app:
+        register(auth, "uma@example.com")
+        headers = bearer(login(auth, "uma@example.com"))
+        answer = app.put("/orders/1", content=bytes(3 << 20), headers=headers)
+        assert (answer.status_code, answer.text) == (200, str(3 << 20))
 
 
 def test_the_feed_comes_through_as_it_is_sent_and_only_with_its_token(visit: Visit) -> None:

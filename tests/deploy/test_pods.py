@@ -136,6 +136,7 @@ def test_a_network_policy_lets_in_what_a_program_listens_on_and_the_issuer_out_t
     (issuer,) = of_kind(rendered(PRODUCTION), "NetworkPolicy")
     out = {port["port"] for rule in issuer["spec"]["egress"] for port in rule["ports"]}
     assert {27017, 6380, 9093, 53} <= out  # what its settings and secrets.example.yaml name, and names themselves
+    assert 4318 in out  # where its image's exporter of traces goes, OTLP over HTTP
 
 
 def test_engines_without_passwords_are_open_to_the_issuer_alone(rendered: Rendered) -> None:

@@ -97,3 +97,27 @@ def test_a_unit_confines_its_program(program: str) -> None:
         "UMask": "0077",
     }.items():
         assert said[key] == [value]
+
+
+def test_the_issuer_may_write_the_audit_log_where_its_page_shows_it() -> None:
+    said = unit("issuer")
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"such as `(/var/log/[^`]+)`", page)
+    assert Path(shown).parent == Path("/var/log", *said["LogsDirectory"])
+    assert said["LogsDirectoryMode"] == ["0700"]
+
+
+def test_the_page_shows_how_root_runs_commands_on_the_stores_of_the_unit() -> None:
+    said = unit("issuer")
+    page = (ROOT / "docs" / "administration.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```sh\n(\(set -a$.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    given = dict(re.findall(r"(AUTHIX_\w+)=(\S+)", shown))
+    (state,), (logs,) = said["StateDirectory"], said["LogsDirectory"]
+    credentials = dict(name.split(":") for name in said["LoadCredential"])
+    assert given == {
+        "AUTHIX_DATA_DIR": f"/var/lib/{state}",
+        "AUTHIX_SECRET_FILE": credentials["secret"],
+        "AUTHIX_AUDIT": f"/var/log/{logs}/commands.log",
+    }
+    assert f". {said['EnvironmentFile'][0]}\n" in shown
+    assert said["ExecStart"][0].removesuffix(" serve") in shown

@@ -168,6 +168,7 @@ def test_the_figures_are_told(run: Run, client: httpx.Client, user: str) -> None
     assert stats["keys"][0]["id"] in table
 
 
+NO_ID = "After must be the id of an account, which is 32 hexadecimal digits (0-9, a-f)."
 REFUSED = {
     "an unknown id": (["users", "show", "nobody"], "There is no such account."),
     "an unknown email": (["users", "delete", "nobody@example.com"], "There is no such account."),
@@ -181,7 +182,11 @@ REFUSED = {
     "claims that are no text": (["users", "claims", "{user}", '{"a":"\udcff"}'], "The claims are not one JSON object"),
     "a claim of ours": (["users", "claims", "{user}", '{"sub":"x"}'], "Sub can't be set: a token says"),
     "a page of none": (["users", "list", "--limit", "0"], "--limit must be from 1 to 1000."),
-    "a page after nothing": (["users", "list", "--after", "a b"], "After must be the id of an account."),
+    "a page after nothing": (["users", "list", "--after", "a b"], NO_ID),
+    "a page after no id": (["users", "list", "--after", "zzz"], NO_ID),
+    "everybody after no id": (["users", "logout", "--all", "--after", "zzz"], NO_ID),
+    "everybody after an email": (["users", "logout", "--all", "--after", "zoe@example.com"], NO_ID),
+    "everybody after an id in capitals": (["users", "logout", "--all", "--after", "F" * 32], NO_ID),
     "no password": (["users", "create", "x@example.com"], "The password has fewer than 15 characters."),
     "no new password": (["users", "reset-password", "{user}"], "The password has fewer than 15 characters."),
     "a taken email": (["users", "create", "{user}", "--generate"], "There already is an account with this email."),

@@ -169,6 +169,7 @@ def test_a_signal_ends_it_at_once_although_followers_come_again(start_issuer: St
             ended.set()
     assert "Traceback" not in issuer.output()
     assert "[error" not in issuer.output()
+    assert issuer.output().count("stopping") == 1
 
 
 def test_a_request_in_flight_is_answered_before_the_end(start_issuer: Start) -> None:
@@ -228,6 +229,7 @@ def through_a_shell(issuer: IssuerProgram, command: str) -> subprocess.Completed
     return run
 
 
+MADE = "$issuer users create ann@example.com --generate >/dev/null"
 FULL = "The answer can't be written (No space left on device).\n"
 BROKEN = {
     "no standard input": (
@@ -236,9 +238,9 @@ BROKEN = {
     ),
     "a closed pipe": ("$issuer config | true", ""),
     "a closed pipe, of help": ("$issuer serve --help | true", ""),
-    "a closed pipe, of what opens the stores": ("$issuer users list | true", ""),
+    "a closed pipe, of what opens the stores": (f"{MADE} && $issuer users list | true", ""),
     "a closed pipe, of what writes as it goes": ("$issuer doctor | true", ""),
-    "a full disk": ("$issuer users list >/dev/full", FULL),
+    "a full disk": (f"{MADE} && $issuer users list >/dev/full", FULL),
     "a full disk, of help": ("$issuer --help >/dev/full", FULL),
     "a full disk, of the settings": ("$issuer config >/dev/full", FULL),
     "a full disk, of what writes as it goes": ("$issuer doctor >/dev/full", FULL),
@@ -251,6 +253,16 @@ def test_an_answer_that_cannot_be_written_is_told_in_a_sentence(tmp_path: Path, 
     command, told = BROKEN[what]
     run = through_a_shell(IssuerProgram(tmp_path / "issuer", AUTHIX_AUDIT="off"), command)
     assert (run.returncode, run.stdout, run.stderr) == (1, "", told)
+
+
+@pytest.mark.parametrize("command", ["users list", "users logout --all", "keys list", "sessions list ann", "stats"])
+def test_a_command_that_finds_no_store_makes_none(tmp_path: Path, command: str) -> None:
+    issuer = IssuerProgram(tmp_path / "issuer")
+    run = issuer.run(*command.split())
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("There is no ")
+    assert "AUTHIX_DATA_DIR" in run.stderr
+    assert not list(Path(issuer.env["AUTHIX_DATA_DIR"]).glob("*"))
 
 
 @pytest.mark.parametrize("command", ["serve", "users list"])

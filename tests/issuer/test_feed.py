@@ -301,14 +301,18 @@ async def test_the_feed_stands_still_while_the_log_is_away_and_goes_on_after(
     reader = Reader(feed)
     await reader.read_to_heartbeat()
     logout = await log_out()
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.INFO):
         await break_log(database)
         feed.wake()
         async with asyncio.timeout(DEADLINE):
             while "the feed stands still" not in caplog.text:
                 await asyncio.sleep(0.01)
+        assert "is read again" not in caplog.text
         await mend_log(database)
-    await reader.read_until(lambda: bool(reader.revocations))
+        await reader.read_until(lambda: bool(reader.revocations))
+        for _ in range(2):
+            await reader.read_to_heartbeat()
+    assert caplog.text.count("the revocation log is read again") == 1
     assert reader.revocations == [logout]
     reader.assert_heartbeats_kept([logout])
     await reader.close()

@@ -50,6 +50,7 @@ WRONG = [
     ("AUTHIX_PORT", "٨٠٠٠"),
     ("AUTHIX_WORKERS", "0"),
     ("AUTHIX_WORKERS", "2"),
+    ("AUTHIX_METRICS_PORT", "8000"),
     ("AUTHIX_USERS_URL", "postgres://db"),
     ("AUTHIX_USERS_URL", "sqlite:///"),
     ("AUTHIX_SESSIONS_URL", "sessions.db"),

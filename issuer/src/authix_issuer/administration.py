@@ -40,7 +40,7 @@ MOST_LISTED: Final = 1000
 """Accounts in a page."""
 _AT_ONCE: Final = 100
 """Accounts that are logged out side by side."""
-_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 class NewGrants(NamedTuple):
@@ -132,7 +132,8 @@ class Administration:
         Raises ``InputInvalid``.
         """
         if after and _ID.fullmatch(after) is None:
-            raise InputInvalid(Reason("after", "after_malformed", "after must be the id of an account"))
+            told = "after must be the id of an account, which is 32 hexadecimal digits (0-9, a-f)"
+            raise InputInvalid(Reason("after", "after_malformed", told))
         found = await self._users.page(after, limit + 1)
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 

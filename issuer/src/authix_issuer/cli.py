@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sanic import Sanic
@@ -154,10 +155,20 @@ def _run(settings: IssuerSettings, options: argparse.Namespace) -> int:
         case "health":
             return health.report(settings.host, settings.port)
         case "keys":
+            _check_store(settings)
             return key_commands.run(settings.for_a_command(), options)
         case "users" | "sessions" | "stats":
+            if options.command != "users" or options.users_command != "create":
+                _check_store(settings)
             return admin_commands.run(settings.for_a_command(), options)
     return serve(settings, partial(reread, IssuerSettings, "log_level", options))
+
+
+def _check_store(settings: IssuerSettings) -> None:
+    """Raises ``SettingsError`` for a command that would make a store, and say of its nothing that all is done."""
+    path = settings.database_path("users")
+    if not settings.users_in_mongodb and not Path(path).exists():
+        raise SettingsError(f"There is no {path}: have AUTHIX_DATA_DIR name the issuer's, or start the issuer first.")
 
 
 def serve(settings: IssuerSettings, read_level: ReadLevel) -> int:
@@ -238,6 +249,7 @@ def _serve(
 
     @app.before_server_stop
     async def heed_a_second_signal(app: Sanic[Any, Any]) -> None:
+        logger.info("stopping")
         app.ctx.level.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, _end_at_once, number)

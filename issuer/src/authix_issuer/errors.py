@@ -203,7 +203,7 @@ class KeyNotReady(IssuerError):
 
     def __init__(self, ready_us: int) -> None:
         moment = datetime.fromtimestamp(ready_us / 1_000_000, UTC).isoformat(timespec="seconds")
-        super().__init__(f"verifiers may not know the next key before {moment}; rotate then, or force it")
+        super().__init__(f"verifiers may not know the next key before {moment}; rotate then, or `now` all the same")
         self.ready_us = ready_us
 
 

@@ -108,19 +108,24 @@ class Feed:
             self._newcomers.discard(follower)
 
     async def _pass_on(self) -> None:
+        stands_still = False
         while True:
             self._wake.clear()
             try:
                 await self._pass_on_once()
             except StoreUnavailable as error:
-                reason = error.reason
+                stands_still, reason = True, error.reason
                 logger.error("the revocation log can't be read; the feed stands still: %s", reason)  # noqa: TRY400 - the reason is enough
                 await asyncio.sleep(HEARTBEAT_EVERY)
                 continue
             except Exception:  # whatever it is: without this task no follower would ever hear of a logout again
+                stands_still = True
                 logger.exception("the revocation log can't be read; the feed stands still")
                 await asyncio.sleep(HEARTBEAT_EVERY)
                 continue
+            if stands_still:
+                stands_still = False
+                logger.info("the revocation log is read again; the feed goes on")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._heartbeat_due):
                     await self._wake.wait()

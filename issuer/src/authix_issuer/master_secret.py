@@ -42,8 +42,9 @@ def kept_in(data_dir: Path, previous: str = "") -> MasterSecret:
             _make(path)
         secret = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not ASCII"
         raise SettingsError(
-            f"AUTHIX_SECRET is not set and {path} can't be kept ({type(error).__name__}): set one of them right."
+            f"AUTHIX_SECRET is not set and {path} can't be kept ({reason}): set one of them right."
         ) from None
     if len(secret) < 32:
         raise SettingsError(f"AUTHIX_SECRET is not set and {path} does not hold a secret: restore the file.")

@@ -77,7 +77,7 @@ PATHS: dict[str, Any] = {
             _QUERY,
             parameters=[
                 _query("email", "the email of one account", format="email"),
-                _query("after", "the id after which the page begins", pattern="^[!-~]{0,128}$"),
+                _query("after", "the id after which the page begins", pattern="^([0-9a-f]{32})?$"),
                 _query("limit", "accounts in the page", type="integer", minimum=1, maximum=1000, default=100),
             ],
         ),

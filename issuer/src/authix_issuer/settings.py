@@ -262,6 +262,8 @@ class IssuerSettings(ProgramSettings, KafkaSecurity):
                 f"AUTHIX_WORKERS={self.workers} share AUTHIX_HASH_THREADS={self.hash_threads} threads, and each needs "
                 "one: set fewer workers or more threads"
             )
+        if self.metrics_port == self.port != 0:
+            raise ValueError(f"AUTHIX_METRICS_PORT={self.port} is AUTHIX_PORT too: choose another")
         if not self.feed_token and not is_loopback(self.host):
             raise ValueError(
                 f"AUTHIX_FEED_TOKEN is missing: AUTHIX_HOST={self.host} serves the revocation feed beyond this "
