@@ -20,6 +20,8 @@ from sanic.exceptions import RequestTimeout
 from sanic.http import Http, Stage
 from sanic.server.protocols.http_protocol import HttpProtocol
 
+from authix_issuer.chunks import StrictHttp
+
 _FAREWELL = 1.0
 """Seconds for the refusal to be written."""
 _LAST_CALL = 1.5
@@ -30,6 +32,7 @@ class PromptHttpProtocol(HttpProtocol):
     """Sanic's protocol, with the rule above. ``_time`` is the moment from which Sanic counts."""
 
     __slots__ = ("_is_between_requests",)
+    HTTP_CLASS = StrictHttp
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)

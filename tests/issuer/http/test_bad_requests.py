@@ -171,6 +171,54 @@ def test_chunks_of_a_version_that_has_none_end_their_connection(shared_issuer: I
     assert_refused_and_closed(shared_issuer, old + chunked(GOOD) + SMUGGLED)
 
 
+PART = b"%x\r\n%b" % (len(GOOD), GOOD)
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"0x" + PART + b"\r\n0\r\n\r\n",
+        b"+" + PART + b"\r\n0\r\n\r\n",
+        b" " + PART + b"\r\n0\r\n\r\n",
+        PART.replace(b"\r", b" \r", 1) + b"\r\n0\r\n\r\n",
+        PART.replace(b"\r", b"\n\r", 1) + b"\r\n0\r\n\r\n",
+        PART.replace(b"\r", b";\nx\r", 1) + b"\r\n0\r\n\r\n",
+        PART.replace(b"\r", b";" + b"x" * 100 + b"\r", 1) + b"\r\n0\r\n\r\n",
+        PART + b"XX0\r\n\r\n",
+        PART + b"\n\n0\r\n\r\n",
+        PART + b"\r\n0x0\r\n\r\n",
+        PART + b"\r\n-1\r\n\r\n",
+        PART + b"\r\n\r\n\r\n",
+        PART + b"\r\n0_0\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("path", ["/login", "/nowhere"])
+def test_chunks_that_can_be_read_in_two_ways_end_their_connection(
+    shared_issuer: IssuerProgram, path: str, chunks: bytes
+) -> None:
+    sent = head(path, b"Transfer-Encoding: chunked") + chunks + SMUGGLED
+    with socket.create_connection(("127.0.0.1", shared_issuer.port), timeout=DEADLINE) as connection:
+        connection.sendall(sent)
+        answers = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answers.startswith(b"HTTP/1.1 404 " if path == "/nowhere" else b"HTTP/1.1 400 ")
+    assert answers.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("extension", [b"", b";x", b';x="a b"'])
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_chunks_are_read_however_they_come(shared_issuer: IssuerProgram, extension: bytes, size: int) -> None:
+    whole = head("/login", b"Transfer-Encoding: chunked", b"Expect: 100-continue")
+    body = b"".join(b"%X%b\r\n%c\r\n" % (1, extension, byte) for byte in GOOD) + b"000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", shared_issuer.port), timeout=DEADLINE) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            connection.sendall(whole)
+            assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            for start in range(0, len(body), size):
+                connection.sendall(body[start : start + size])
+            assert connection.recv(10_000).startswith(b"HTTP/1.1 401 ")
+
+
 def test_the_issuer_is_well_after_all_that(client: httpx.Client) -> None:
     assert client.get("/readyz").status_code == 200
 
