@@ -121,6 +121,28 @@ class TestAnswer:
         old = fleet.call(fleet.get("/", version="HTTP/1.0"))
         assert (old.interims, old.body) == ([], b"x")
 
+    @pytest.mark.parametrize("status", ["000 x", "050 x", "102 Processing", "103 Early Hints"])
+    @pytest.mark.parametrize("chunked", [False, True])
+    def test_an_interim_answers_body_reaches_nobody(self, fleet: Fleet, status: str, *, chunked: bool) -> None:
+        foreign = fleet.upstream.saying(b"foreign")
+        framing, body = f"Content-Length: {len(foreign)}", foreign
+        if chunked:
+            framing, body = "Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(foreign), foreign)
+        before = f"HTTP/1.1 {status}\r\n{framing}\r\n\r\n".encode() + body
+        fleet.upstream.answer = lambda request: (
+            before + fleet.upstream.saying() if request.target == "/this" else fleet.upstream.saying(b"next")
+        )
+        wire = fleet.dial()
+        answer = wire.send(fleet.get("/this")).answer()
+        assert (answer.status, answer.interims, answer.code) == (502, [], "upstream_broken")
+        assert wire.send(fleet.get("/next")).answer().body == b"next"
+
+    def test_an_interim_answer_that_says_it_has_no_body_passes(self, fleet: Fleet) -> None:
+        early = b"HTTP/1.1 103 Early Hints\r\nContent-Length: 0\r\n\r\n"
+        fleet.upstream.answer = lambda _: early + fleet.upstream.saying(b"x")
+        answer = fleet.call(fleet.get("/"))
+        assert (answer.interims, answer.body) == ([103], b"x")
+
     def test_surplus_bytes_behind_an_answer_reach_nobody(self, fleet: Fleet) -> None:
         surplus = fleet.upstream.saying(b"stolen")
         fleet.upstream.answer = lambda request: fleet.upstream.saying(request.target.encode()) + surplus

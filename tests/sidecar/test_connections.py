@@ -138,6 +138,85 @@ class TestConnections:
             time.sleep(0.1)  # three times BODY_TIME in all
         assert wire.answer("POST").status == 200
 
+    def test_a_body_has_no_time_to_keep_before_the_go_ahead_that_its_client_waits_for(self, impatient: Fleet) -> None:
+        def thinking(visit: Visit) -> None:
+            visit.head()
+            time.sleep(1.5)  # three times BODY_TIME
+            visit.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if visit.recv_exactly(5):
+                visit.send(impatient.upstream.saying(b"thanks"))
+
+        impatient.upstream.script = thinking
+        request = impatient.get("/", "Expect: 100-continue", "Content-Length: 5", method="POST")
+        wire, silent = impatient.dial().send(request), impatient.dial().send(request)
+        assert wire.recv_exactly(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert wire.send(b"hello").answer().body == b"thanks"
+        answer = silent.answer("POST")
+        assert (answer.interims, answer.status, answer.code) == ([100], 408, "request_too_slow")
+
+    @pytest.mark.parametrize(
+        "said", [b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\na"]
+    )
+    def test_a_go_ahead_that_never_comes_is_not_waited_for_for_ever(self, impatient: Fleet, said: bytes) -> None:
+        def silent(visit: Visit) -> None:
+            visit.head()
+            visit.send(said)
+            while visit.recv():
+                pass
+
+        impatient.upstream.script = silent
+        request = impatient.get("/", "Expect: 100-continue", "Content-Length: 5", method="POST")
+        assert impatient.dial().send(request).rest().startswith(said[:12])
+
+    def test_an_answer_instead_of_the_go_ahead_may_take_long(self, impatient: Fleet) -> None:
+        def telling(visit: Visit) -> None:
+            visit.head()
+            visit.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 15\r\n\r\n")
+            for _ in range(15):
+                visit.send(b"x")
+                time.sleep(0.1)  # three times BODY_TIME in all
+
+        impatient.upstream.script = telling
+        request = impatient.get("/", "Expect: 100-continue", "Content-Length: 5", method="POST")
+        assert impatient.call(request).body == b"x" * 15
+
+    def test_a_body_that_comes_without_the_go_ahead_keeps_its_time(self, impatient: Fleet) -> None:
+        def silent(visit: Visit) -> None:
+            while visit.recv():
+                pass
+
+        impatient.upstream.script = silent
+        wire = impatient.dial().send(impatient.get("/", "Expect: 100-continue", "Content-Length: 5", method="POST"))
+        wire.send(b"he")
+        began = time.monotonic()
+        assert (wire.answer("POST").code, time.monotonic() - began < 1.9) == ("request_too_slow", True)
+
+    @pytest.mark.parametrize(("size", "line"), [(16 << 20, "Accept: */*"), (768 << 10, "Connection: close")])
+    def test_a_client_that_reads_slowly_but_all_the_time_gets_all(self, impatient: Fleet, size: int, line: str) -> None:
+        def giving(visit: Visit) -> None:
+            visit.request()
+            visit.send(impatient.upstream.saying(bytes(size)))
+
+        impatient.upstream.script = giving
+        wire = impatient.dial()
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        wire.send(impatient.get("/", line))
+        assert wire.head().status == 200
+        received, end = len(wire.piece()), time.monotonic() + 3  # three times SEND_TIME
+        while time.monotonic() < end:
+            received += len(wire.recv_exactly(10_000))
+            time.sleep(0.05)
+        received += len(wire.recv_exactly(size - received))
+        assert received == size
+
+    def test_a_client_that_does_not_read_is_cut_and_told_from_one_that_went_away(self, impatient: Fleet) -> None:
+        impatient.upstream.answer = lambda _: impatient.upstream.saying(bytes(16 << 20))
+        impatient.dial().send(impatient.get("/not-read"))
+        said = impatient.sidecar.output
+        eventually(lambda: "GET /not-read 200 " in said(), "it is cut")
+        (line,) = [line for line in said().splitlines() if "GET /not-read " in line]
+        assert " ms client_too_slow [" in line
+
     def test_an_idle_connection_is_ended_in_silence(self, impatient: Fleet) -> None:
         wire = impatient.dial()
         assert wire.send(impatient.get("/1")).answer().status == 200

@@ -93,7 +93,8 @@ class TestStart:
         programs(issuer)
         issuer.start()
         sidecar.ready()
-        assert "not ready: keys_missing, feed_replaying" in sidecar.output()
+        assert "[info     ] not ready: keys_missing, feed_replaying" in sidecar.output()
+        assert "[error    ] not ready" not in sidecar.output()
 
     def test_known_keys_go_on_without_the_issuer_until_the_feed_is_stale_and_again_when_it_is_back(
         self, start_fleet: Callable[..., Fleet], issuer: IssuerProgram
@@ -108,6 +109,8 @@ class TestStart:
 
         eventually(stale, "silence is told from freshness")
         assert fleet.call(fleet.get("/")).values("retry-after") == ["1"]
+        said = fleet.sidecar.output
+        eventually(lambda: "[error    ] not ready: feed_stale" in said(), "who was ready before logs it as an error")
         fleet.issuer.start().ready()
         fleet.sidecar.ready()
         assert fleet.call(fleet.get("/")).status == 200
@@ -189,6 +192,28 @@ class TestEnd:
         assert (answer.body, answer.values("connection")) == (b"whole", ["close"])
         wire.close()
         assert fleet.sidecar.stop() == 0
+
+    def test_does_not_wait_for_a_client_that_has_its_answer(self, start_fleet: Callable[..., Fleet]) -> None:
+        fleet = start_fleet(AUTHIX_DRAIN_TIME="60")
+        go = threading.Event()
+
+        def in_two(visit: Visit) -> None:
+            visit.request()
+            visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\na")
+            assert go.wait(20)
+            visit.send(b"b")
+            visit.recv()
+
+        fleet.upstream.script = in_two
+        wire = fleet.dial().send(fleet.get("/"))
+        assert wire.head().values("connection") == []  # it was going to go on
+        assert fleet.sidecar.process is not None
+        fleet.sidecar.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "stopping" in fleet.sidecar.output(), "the end begins")
+        go.set()
+        assert wire.rest() == b"ab"
+        assert fleet.sidecar.process.wait(DEADLINE) == 0
+        assert "[warning" not in fleet.sidecar.output()
 
     def test_does_not_wait_for_ever(self, start_fleet: Callable[..., Fleet]) -> None:
         fleet = start_fleet()

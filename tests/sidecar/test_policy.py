@@ -795,6 +795,8 @@ class TestCommands:
             (["GET", "/x", "--token", "--host", "a.intern.example"], 1, "answer: 403 role_missing"),
             (["GET", "/static/../admin"], 1, "answer: 400 path_not_canonical"),
             (["TRACE", "/"], 1, "answer: 400 method_refused"),
+            (["GET", "/\udcff"], 1, "answer: 400 request_malformed"),
+            (["GET", "/", "--host", "\udcff"], 1, "answer: 400 host_refused"),
         ],
     )
     def test_explain_tells_what_would_be_answered(
@@ -819,6 +821,19 @@ class TestCommands:
         assert said[1] == "  authix.toml:2: route 1 (/healthz): only for GET, HEAD"
         assert said[6] == "  authix.toml:23: route 6 (/*): another host than localhost"
         assert said[7:9] == ["authix.toml: no route matches", "needs: an access token"]
+
+    def test_explain_shows_bytes_that_are_no_text(self, file: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+        main(["policy", "explain", "GET", "/\udcff"])
+        assert capfdbinary.readouterr().out.startswith(b"GET /\\xff, Host: localhost\n")
+
+    @pytest.mark.parametrize("age", ["nan", "inf", "-1", "1e300", "old"])
+    def test_explain_wants_an_age_that_a_token_can_have(
+        self, file: str, capsys: pytest.CaptureFixture[str], age: str
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main(["policy", "explain", "GET", "/b", f"--age={age}"])
+        assert ended.value.code == 2
+        assert f"--age: must be a number of seconds from 0 to 1000000000, not '{age}'" in capsys.readouterr().err
 
     def test_explain_knows_claims_and_age(self, file: str, capsys: pytest.CaptureFixture[str]) -> None:
         Path(file).write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -175,6 +176,21 @@ def test_a_head_that_can_not_become_good_is_refused_before_its_end(wire: bytes, 
 
     with pytest.raises(RequestRefused):
         read()
+
+
+def test_long_names_are_read_as_any_and_do_not_stay_in_memory() -> None:
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(200):
+            lines = [b"%b%d%b: y" % (begin, number, b"A" * 7000) for begin in (b"X-", b"X_Authix_")]
+            found = read_on(RequestReader(), as_head(b"GET / HTTP/1.1\r\n", [b"Host: h", *lines]))
+            assert isinstance(found, RequestHead)
+            assert found.passed == b"Host: h\r\n%b\r\n" % lines[0] or found.passed == lines[0] + b"\r\n"
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 500_000  # of 2,800,000
 
 
 @given(st.lists(st.integers(1, 20_000), max_size=20))

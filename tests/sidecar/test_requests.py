@@ -113,6 +113,17 @@ class TestRequest:
         (request,) = fleet.upstream.requests
         assert not [value for _, value in request.headers if value in {"admin", "root"}]
 
+    @pytest.mark.parametrize("host", [".", "..", ".orders.example", "orders..example", "orders.example..:80"])
+    def test_of_a_host_with_an_empty_label_reaches_nobody(self, fleet: Fleet, host: str) -> None:
+        answer = fleet.call(fleet.get("/a").replace(b"orders.example", host.encode()))
+        assert (answer.status, answer.code) == (400, "host_refused")
+        fleet.settle()
+        assert fleet.upstream.requests == []
+
+    def test_may_end_its_host_with_a_dot(self, fleet: Fleet) -> None:
+        for host in (b"orders.example.", b"orders.example.:80", b"a"):
+            assert fleet.call(fleet.get("/a").replace(b"orders.example", host)).status == 200
+
     @pytest.mark.parametrize(
         "path", ["/a/../admin", "/a//admin", "/%61dmin", "/a%2fadmin", "/a;/admin", "/%2e%2e/admin"]
     )
@@ -179,6 +190,25 @@ class TestBody:
         wire.send(b"0\r\n\r\n")
         assert wire.piece() == b""
         assert wire.recv() == b""  # the next request could not be told from the rest of a body
+
+    @pytest.mark.parametrize("together", [True, False])
+    def test_that_is_malformed_is_counted_whenever_that_is_found(self, fleet: Fleet, *, together: bool) -> None:
+        def counted() -> int:
+            text = fleet.call(fleet.get("/metrics"), fleet.sidecar.auth_port).body.decode()
+            found = re.search(r'authix_sidecar_decisions_total\{code="body_malformed"\} (\d+)', text)
+            return int(found[1]) if found else 0
+
+        before = counted()
+        wire = fleet.dial()
+        head = fleet.get("/", "Transfer-Encoding: chunked", method="POST")
+        if together:
+            wire.send(head + b"zz\r\n")
+        else:
+            wire.send(head)
+            fleet.settle()
+            wire.send(b"zz\r\n")
+        assert wire.answer("POST").code == "body_malformed"
+        assert counted() == before + 1
 
     def test_answered_early_leaves_the_upstreams_connection_to_nobody(self, fleet: Fleet) -> None:
         def early(visit: Visit) -> None:

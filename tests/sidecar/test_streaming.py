@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -166,6 +167,32 @@ def test_a_client_that_never_reads_is_given_up(impatient: Fleet) -> None:
     impatient.upstream.script = giving
     impatient.dial().send(impatient.get("/"))
     assert given_up.wait(20)
+
+
+def test_a_client_that_does_not_read_while_it_uploads_breaks_no_answer(start_fleet: Callable[..., Fleet]) -> None:
+    fleet = start_fleet(AUTHIX_UPSTREAM_TIMEOUT="1")
+    written = [0]
+
+    def giving(visit: Visit) -> None:
+        visit.head()
+        visit.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (SIZE * MIB))
+        for _ in range(SIZE * 16):
+            visit.send(BLOCK[: MIB // 16])
+            written[0] += MIB // 16
+        while isinstance(visit.event(), h11.Data):
+            pass
+
+    fleet.upstream.script = giving
+    wire = fleet.dial().send(fleet.get("/", "Content-Length: 10", method="POST") + b"hello")
+    assert wire.head("POST").status == 200
+    assert _wait_until_it_stands_still(lambda: written[0]) < SIZE * MIB // 2
+    for more in (b"am", b"id "):
+        wire.send(more)
+        time.sleep(2)  # longer than an upstream may be silent
+    received = 0
+    while piece := wire.piece():
+        received += len(piece)
+    assert received == SIZE * MIB
 
 
 def test_events_arrive_as_they_are_sent_and_silence_between_them_is_no_fault(impatient: Fleet) -> None:

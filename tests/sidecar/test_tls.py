@@ -6,18 +6,22 @@ import os
 import shutil
 import socket
 import ssl
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from tests.programs import SidecarProgram, bearer, eventually
+from tests.programs import DEADLINE, Program, SidecarProgram, bearer, eventually
 from tests.servers.certificates import Authority, Certificate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.conftest import StartSidecar
-    from tests.sidecar.conftest import Fleet
+    from tests.sidecar.conftest import Fleet, Visit
 
 
 @pytest.fixture
@@ -34,6 +38,15 @@ def client_of(authority: Authority, sidecar: SidecarProgram, shown: Certificate 
     if shown is not None:
         context.load_cert_chain(shown.certificate, shown.key)
     return httpx.Client(base_url=f"https://127.0.0.1:{sidecar.proxy_port}", verify=context, trust_env=False, timeout=20)
+
+
+def connect(authority: Authority, sidecar: SidecarProgram) -> ssl.SSLSocket:
+    """One that keeps little of what it has not read."""
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    plain.settimeout(DEADLINE)
+    plain.connect(("127.0.0.1", sidecar.proxy_port))
+    return ssl.create_default_context(cafile=authority.ca).wrap_socket(plain, server_hostname="127.0.0.1")
 
 
 def serial_of(authority: Authority, sidecar: SidecarProgram) -> str:
@@ -59,6 +72,56 @@ def test_requests_come_encrypted_and_the_upstream_is_told(
         assert (refused.status_code, refused.json()["code"]) == (401, "token_missing")
     assert fleet.upstream.requests[-1].body == big
     assert {value for request in fleet.upstream.requests for value in request.values("x-forwarded-proto")} == {"https"}
+
+
+def test_a_client_that_hangs_up_while_it_waits_is_nothing_to_warn_of(
+    fleet: Fleet, start_sidecar: StartSidecar, authority: Authority
+) -> None:
+    def silent(visit: Visit) -> None:
+        visit.request()
+        visit.recv()
+
+    fleet.upstream.script = silent
+    sidecar = start_sidecar(fleet.issuer.url, fleet.upstream.url, **tls_settings(authority.issue("sidecar"))).ready()
+    encrypted = connect(authority, sidecar)
+    encrypted.sendall(fleet.get("/waits"))
+    eventually(lambda: len(fleet.upstream.requests) == 1, "the request is begun")
+    encrypted.unwrap().close()
+    eventually(lambda: "GET /waits 499 " in sidecar.output(), "its end is logged")
+    assert "[warning" not in sidecar.output()
+
+
+@pytest.mark.parametrize("how", [(16 << 20, "Accept: */*"), (2 << 20, "Connection: close")])
+def test_a_client_that_reads_slowly_but_all_the_time_gets_all(
+    fleet: Fleet,
+    authority: Authority,
+    tmp_path: Path,
+    programs: Callable[[Program], Program],
+    how: tuple[int, str],
+) -> None:
+    size, line = how
+
+    def giving(visit: Visit) -> None:
+        visit.request()
+        visit.send(fleet.upstream.saying(bytes(size)))
+
+    fleet.upstream.script = giving
+    settings = tls_settings(authority.issue("sidecar"))
+    sidecar = SidecarProgram(tmp_path, fleet.issuer.url, fleet.upstream.url, **settings)
+    script = "import sys, authix_sidecar.downstream as d, authix_sidecar.cli as c; d.SEND_TIME = 1; sys.exit(c.main())"
+    sidecar.command = [sys.executable, "-c", script, "serve"]
+    programs(sidecar)
+    sidecar.start().ready()
+    with connect(authority, sidecar) as encrypted:
+        encrypted.sendall(fleet.get("/", line))
+        received, end = b"", time.monotonic() + 4
+        while time.monotonic() < end:
+            received += encrypted.recv(16_384)
+            time.sleep(0.05)
+        while not received.endswith(b"\r\n\r\n" + bytes(size)) and (more := encrypted.recv(65536)):
+            received += more
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert len(received.partition(b"\r\n\r\n")[2]) == size
 
 
 def test_plain_http_gets_no_answer_and_harms_nobody(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from websockets.sync.server import ServerConnection, serve
 from tests.programs import bearer, eventually, login
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.conftest import StartSidecar
     from tests.sidecar.conftest import Fleet, Visit, Wire
@@ -95,6 +96,28 @@ def test_an_end_passes_in_each_direction(fleet: Fleet) -> None:
     wire = tunnel(fleet)
     wire.send(b"last words")
     wire.socket.shutdown(socket.SHUT_WR)
+    assert wire.rest() == b"last words"
+
+
+def test_an_end_that_comes_before_the_yes_passes_with_it(fleet: Fleet) -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    def slow(visit: Visit) -> None:
+        visit.head()
+        asked.set()
+        assert ended.wait(20)
+        visit.send(SWITCHING)
+        assert visit.recv() == b""
+        visit.send(b"last words")
+
+    fleet.upstream.script = slow
+    wire = fleet.dial().send(fleet.get("/ws", *UPGRADE))
+    assert asked.wait(20)
+    wire.socket.shutdown(socket.SHUT_WR)
+    fleet.upstream.script = fleet.upstream.serve
+    fleet.settle()
+    ended.set()
+    assert wire.answer().status == 101
     assert wire.rest() == b"last words"
 
 
@@ -196,6 +219,38 @@ def test_websockets_work_with_large_frames(fleet: Fleet, echo_url: str) -> None:
         for message in ("héllo", os.urandom(1 << 20), "", b"\x00"):
             websocket.send(message)
             assert websocket.recv(20) == message
+
+
+def test_what_would_not_end_and_begins_while_the_program_ends_is_ended(start_fleet: Callable[..., Fleet]) -> None:
+    fleet = start_fleet()
+    asked, ending = threading.Semaphore(0), threading.Event()
+
+    def late(visit: Visit) -> None:
+        head = visit.head()
+        asked.release()
+        assert ending.wait(20)
+        begun = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
+        visit.send(begun if head is not None and head.target == "/events" else SWITCHING)
+        visit.recv()
+
+    fleet.upstream.script = late
+    events = fleet.dial().send(fleet.get("/events"))
+    websocket = fleet.dial().send(fleet.get("/ws", *UPGRADE))
+    for _ in range(2):
+        assert asked.acquire(timeout=20)
+    assert fleet.sidecar.process is not None
+    fleet.sidecar.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "stopping" in fleet.sidecar.output(), "the end begins")
+    ending.set()
+    assert events.head().status == 200
+    assert events.piece() == b"data: 1\n\n"
+    assert events.rest().strip() == b""  # without the end of a whole answer
+    assert websocket.answer().status == 101
+    assert websocket.rest() == b"\x88\x0f" + (1001).to_bytes(2, "big") + b"shutting_down"
+    events.close()
+    websocket.close()
+    assert fleet.sidecar.process.wait(20) == 0
+    assert "did not end in time" not in fleet.sidecar.output()
 
 
 class TestLogout:

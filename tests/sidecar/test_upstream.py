@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import h11
 import pytest
+import uvloop
 
+from authix_sidecar.origins import origins
+from authix_sidecar.pool import Pool
+from authix_sidecar.upstream import Patience
 from tests.programs import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from authix_sidecar.answers import AnswerHead
+    from authix_sidecar.errors import UpstreamError
+    from authix_sidecar.fields import Field
     from tests.conftest import StartSidecar
-    from tests.sidecar.conftest import Fleet, Visit, Wire
+    from tests.sidecar.conftest import Fleet, Upstream, Visit, Wire
 
 
 class TestUpstream:
@@ -88,6 +98,8 @@ class TestUpstream:
             b"HTTP/1.1 200 OK\r\nX: \x00\r\n\r\n",
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
             b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+            b"HTTP/1.1 000 x\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 099 x\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
         ],
         ids=lambda answer: repr(answer[:60]),
     )
@@ -203,6 +215,70 @@ class TestUpstream:
         impatient.upstream.script = impatient.upstream.serve
         assert impatient.call(impatient.get("/")).status == 200
 
+    def test_that_is_silent_on_a_kept_connection_is_not_asked_again(self, impatient: Fleet) -> None:
+        def falling_silent(visit: Visit) -> None:
+            while (request := visit.request()) is not None and request.target != "/second":
+                visit.send(impatient.upstream.answer(request))
+            assert visit.recv() == b""
+
+        impatient.upstream.script = falling_silent
+        wire = impatient.dial()
+        assert wire.send(impatient.get("/first")).answer().status == 200
+        answer = wire.send(impatient.get("/second", method="DELETE")).answer("DELETE")
+        assert (answer.status, answer.code) == (504, "upstream_timeout")
+        assert [request.target for request in impatient.upstream.requests] == ["/first", "/second"]
+
+    def test_is_not_blamed_while_its_client_uploads_slowly(self, start_fleet: Callable[..., Fleet]) -> None:
+        fleet = start_fleet(AUTHIX_UPSTREAM_TIMEOUT="1")
+
+        def taking(visit: Visit) -> None:
+            head = visit.head()
+            if head is not None and head.values("expect"):
+                visit.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            while isinstance(visit.event(), h11.Data):
+                pass
+            if head is not None and head.target == "/answered":
+                visit.send(fleet.upstream.saying(b"taken"))
+            visit.recv()
+
+        fleet.upstream.script = taking
+        plain, waiting, unanswered = (
+            fleet.dial().send(fleet.get(target, "Content-Length: 5", *lines, method="PUT") + begun)
+            for target, lines, begun in (
+                ("/answered", (), b"he"),
+                ("/answered", ("Expect: 100-continue",), b""),
+                ("/silent", (), b"he"),
+            )
+        )
+        time.sleep(2.5)  # longer than an upstream may be silent
+        plain.send(b"llo")
+        waiting.send(b"hello")
+        unanswered.send(b"llo")
+        assert plain.answer("PUT").body == b"taken"
+        answer = waiting.answer("PUT")
+        assert (answer.interims, answer.body) == ([100], b"taken")
+        answer = unanswered.answer("PUT")
+        assert (answer.status, answer.code) == (504, "upstream_timeout")
+
+    def test_that_gives_no_go_ahead_or_takes_no_body_is_told_so(self, start_fleet: Callable[..., Fleet]) -> None:
+        fleet = start_fleet(AUTHIX_UPSTREAM_TIMEOUT="1")
+        over = threading.Event()
+
+        def silent(visit: Visit) -> None:
+            visit.head()
+            assert over.wait(20)
+
+        fleet.upstream.script = silent
+        wire = fleet.dial().send(fleet.get("/", "Content-Length: 5", "Expect: 100-continue", method="PUT"))
+        answer = wire.answer("PUT")
+        assert (answer.status, answer.code) == (504, "upstream_timeout")
+        size = 64 << 20
+        wire = fleet.dial().send(fleet.get("/", f"Content-Length: {size}", method="PUT"))
+        threading.Thread(target=wire.try_send, args=(b"x" * size,), daemon=True).start()
+        answer = wire.answer("PUT")
+        assert (answer.status, answer.code) == (504, "upstream_timeout")
+        over.set()
+
     def test_that_falls_silent_amid_an_answer_breaks_it_off(self, impatient: Fleet) -> None:
 
         def falling_silent(visit: Visit) -> None:
@@ -257,6 +333,100 @@ class TestUpstream:
         assert wire.head().status == 200
         wire.close()
         assert left.wait(20)
+
+
+class Waiter:
+    """Waits for one answer."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self.status = 0
+        self.content = b""
+        self.complete = False
+
+    def interim(self, status: int, found: list[Field]) -> None:
+        raise NotImplementedError
+
+    def answer(self, head: AnswerHead, content: list[bytes], *, complete: bool) -> None:
+        self.status = head.status
+        self.answer_more(content, complete=complete)
+
+    def answer_more(self, content: list[bytes], *, complete: bool) -> None:
+        self.content += b"".join(content)
+        self.complete = complete
+        if complete:
+            self.ended.set()
+
+    def upgraded(self, head: AnswerHead, behind: bytes) -> None:
+        raise NotImplementedError
+
+    def tunnelled_back(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def upstream_ended(self) -> None:
+        raise NotImplementedError
+
+    def upstream_slow(self) -> None:
+        """Nothing more is sent anyway."""
+
+    def upstream_ready(self) -> None:
+        """Nothing more is sent anyway."""
+
+    def upstream_lost(self, error: UpstreamError, *, stale: bool) -> None:
+        assert not stale
+        self.ended.set()
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize(
+    ("answer", "whole"),
+    [
+        (b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno", True),
+        (b"HTTP/1.1 413 Too Large\r\nContent-Length: 100000\r\n\r\n" + b"n" * 100_000, True),
+        (b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nno", False),
+        (b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\nno", False),  # a reset may have cut it
+        (b"", False),
+    ],
+)
+def test_an_answer_to_an_upload_is_read_though_the_upstream_has_reset_the_connection(
+    upstream: Upstream, new_loop: Callable[[], asyncio.AbstractEventLoop], answer: bytes, *, whole: bool
+) -> None:
+    unread, refuses, refused = threading.Event(), threading.Event(), threading.Event()
+
+    def refusing(visit: Visit) -> None:
+        visit.head()
+        visit.socket.recv(1, socket.MSG_PEEK)
+        unread.set()
+        assert refuses.wait(20)
+        visit.send(answer)
+        visit.socket.close()  # over unread bytes, so by RST
+        refused.set()
+
+    async def upload() -> Waiter:
+        pool = Pool(origins(upstream.url), Patience(answer=60, total=60))
+        connection, waiter = await pool.connect(), Waiter()
+        head = b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+        connection.begin(waiter, head, method=b"PUT", asked=b"", whole=False)
+        await asyncio.sleep(0.05)
+        connection.write(b"x" * 500)
+        while not unread.is_set():
+            await asyncio.sleep(0.01)
+        refuses.set()
+        assert refused.wait(20)  # while the loop reads nothing
+        connection.write(b"x" * 500)
+        async with asyncio.timeout(20):
+            await waiter.ended.wait()
+        pool.close()
+        while pool.connections:
+            await asyncio.sleep(0.01)
+        return waiter
+
+    upstream.script = refusing
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        waiter = runner.run(upload())
+    assert waiter.status == (413 if answer else 0)
+    assert waiter.complete is whole
+    assert waiter.content == answer.partition(b"\r\n\r\n")[2]
 
 
 class Asker(threading.Thread):

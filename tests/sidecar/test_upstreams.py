@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import socket
 import ssl
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from authix_sidecar.origins import origins
+from authix_sidecar.errors import UpstreamUnreachable
+from authix_sidecar.origins import Origin, origins
 from authix_sidecar.pool import Pool
 from authix_sidecar.upstream import Patience
-from tests.programs import eventually, free_port
+from tests.programs import DEADLINE, SidecarProgram, eventually, free_port
 from tests.servers.certificates import Authority
 
 if TYPE_CHECKING:
@@ -37,6 +39,43 @@ def short_folder() -> Iterator[Path]:
 
 def counted(*upstreams: Upstream) -> list[int]:
     return [len(upstream.requests) for upstream in upstreams]
+
+
+def servers_down(fleet: Fleet, sidecar: SidecarProgram) -> float:
+    metrics = fleet.call(fleet.get("/metrics"), sidecar.auth_port).body.decode()
+    (value,) = re.findall(r"^authix_sidecar_upstreams_down (\S+)$", metrics, re.MULTILINE)
+    return float(value)
+
+
+def test_one_that_is_alone_is_told_as_down_from_the_first_failure_until_it_is_reached(
+    fleet: Fleet, start_sidecar: StartSidecar, new_upstream: NewUpstream
+) -> None:
+    port = free_port()
+    sidecar = start_sidecar(fleet.issuer.url, f"http://127.0.0.1:{port}").ready()
+    assert servers_down(fleet, sidecar) == 0
+    for _ in range(3):
+        assert fleet.call(fleet.get("/"), sidecar.proxy_port).code == "upstream_unreachable"
+        assert servers_down(fleet, sidecar) == 1
+    assert sidecar.output().count(f"upstream http://127.0.0.1:{port}: the upstream can't be reached") == 1
+    assert "passing it over" not in sidecar.output()
+    upstream = new_upstream(port=port)
+    assert fleet.call(fleet.get("/"), sidecar.proxy_port).status == 200
+    assert servers_down(fleet, sidecar) == 0
+    assert sidecar.output().count(f"upstream {upstream.url}: reached again") == 1
+
+
+@pytest.mark.parametrize("host", ["a..b", ".", ".a", f"{'a' * 64}.b"])
+def test_a_host_that_is_no_name_ends_the_start_with_a_sentence(tmp_path: Path, host: str) -> None:
+    sidecar = SidecarProgram(tmp_path, "http://127.0.0.1:1", f"http://{host}:1").start()
+    assert sidecar.process is not None
+    assert sidecar.process.wait(DEADLINE) == 2
+    assert "AUTHIX_UPSTREAM must name a host with 1 to 63 characters between its dots" in sidecar.output()
+    assert len(sidecar.output().strip().splitlines()) == 1
+
+
+async def test_a_name_that_no_resolver_takes_is_unreachable() -> None:
+    with pytest.raises(UpstreamUnreachable):
+        await Pool([Origin("http", "a..b", 80)], Patience(answer=60, total=60)).connect()
 
 
 class TestSeveral:
@@ -59,8 +98,7 @@ class TestSeveral:
         answers = Counter(wire.send(fleet.get("/", method="POST")).answer().status for _ in range(20))
         assert answers == {200: 20}
         assert sidecar.output().count("passing it over") == 1
-        metrics = fleet.call(fleet.get("/metrics"), sidecar.auth_port).body.decode()
-        assert "authix_sidecar_upstreams_down 1.0" in metrics
+        assert servers_down(fleet, sidecar) == 1
 
     def test_one_that_dies_leaves_its_turns_to_the_others(
         self, fleet: Fleet, start_sidecar: StartSidecar, new_upstream: NewUpstream
@@ -158,6 +196,24 @@ class TestTls:
         assert wire.send(b"hello").recv_exactly(5) == b"hello"
         wire.close()
         eventually(lambda: encrypted.visits[0].ended, "the upstream's side ends too")
+
+
+async def test_one_that_is_passed_over_no_longer_is_told_as_down_until_it_is_reached(
+    monkeypatch: pytest.MonkeyPatch, new_upstream: NewUpstream
+) -> None:
+    """However few the requests are that could find out."""
+    monkeypatch.setattr("authix_sidecar.pool.PASS_OVER", 0.0)
+    port = free_port()
+    pool = Pool(origins(f"http://127.0.0.1:{port},{new_upstream().url}"), Patience(answer=60, total=60))
+    assert pool.servers_down == 0
+    await pool.connect()
+    await asyncio.sleep(0.01)
+    assert pool.servers_down == 1
+    new_upstream(port=port)
+    for _ in range(2):
+        await pool.connect()
+    assert pool.servers_down == 0
+    pool.close()
 
 
 async def test_a_name_is_resolved_anew_for_each_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:

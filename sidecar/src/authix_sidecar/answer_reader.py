@@ -11,12 +11,13 @@ import httptools
 
 from authix_sidecar.answers import AnswerHead, read_again, read_answer, shape_of_answer
 from authix_sidecar.errors import UpstreamBroken
-from authix_sidecar.fields import END_OF_HEAD, Field
+from authix_sidecar.fields import END_OF_HEAD, Field, noted
 from authix_sidecar.shapes import Known
 
 MAX_HEAD = 64 * 1024
 """Longest head in bytes, with the interim answers before it."""
 _UNCOUNTED = -1
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class AnswerReader:
@@ -34,6 +35,7 @@ class AnswerReader:
         self._reason = b""
         self._fields: list[Field] = []
         self._in_interim = False
+        self._broken = ""
         self._status = 0
         self._left = _UNCOUNTED
         self.head_bytes = 0
@@ -66,6 +68,8 @@ class AnswerReader:
             if not self.complete:
                 raise UpstreamBroken(f"the upstream's answer is not HTTP/1.1: {error}") from None
             self.surplus = True
+        if self._broken:
+            raise UpstreamBroken(self._broken)
         if self.head is None:
             self._read_head(data if first else b"")
 
@@ -137,6 +141,10 @@ class AnswerReader:
             return
         status = self._parser.get_status_code()
         if status < 200 and status != 101:
+            if status < 100:
+                self._broken = "the upstream's answer has a status below 100"
+            elif _says_body(self._fields):
+                self._broken = "the upstream's interim answer has a body"
             self.interims.append((status, self._fields))
             self._reason, self._fields, self._in_interim = b"", [], True
             return
@@ -145,7 +153,7 @@ class AnswerReader:
         self.complete = self._method == b"HEAD"
 
     def on_body(self, data: bytes) -> None:
-        if self.complete:
+        if self.complete or self._in_interim:
             self.surplus = True
         else:
             self.content.append(data)
@@ -155,3 +163,8 @@ class AnswerReader:
             self._in_interim = False
         else:
             self.complete = True
+
+
+def _says_body(found: list[Field]) -> bool:
+    """Whether ``found`` say that a body follows; ``Content-Length: 0``, which some servers send, does not."""
+    return any(values != [b"0"] for values in noted(found, _FRAMING).values())

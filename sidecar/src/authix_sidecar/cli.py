@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
+from math import nan
 from typing import Any
 
 import msgspec
@@ -28,6 +29,9 @@ from authix_sidecar.policy_review import review
 from authix_sidecar.server import serve
 from authix_sidecar.settings import PolicySettings, SidecarSettings
 from authix_sidecar.workers import serve_by_workers
+
+_OLDEST = 1_000_000_000
+"""Age in seconds up to which a token may be made up: more than thirty years."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     explained.add_argument(
         "--claims", type=_claim, action="append", metavar="NAME=VALUE", help="with a token that has this claim too"
     )
-    explained.add_argument("--age", type=float, metavar="SECONDS", help="with a token that was issued so long ago")
+    explained.add_argument("--age", type=_age, metavar="SECONDS", help="with a token that was issued so long ago")
     add_flags(explained, PolicySettings)
     return parser
 
@@ -116,6 +120,16 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _roles(value: str) -> frozenset[str]:
     return frozenset(role for role in value.split(",") if role)
+
+
+def _age(value: str) -> float:
+    try:
+        age = float(value)
+    except ValueError:
+        age = nan
+    if not 0 <= age <= _OLDEST:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 to {_OLDEST}, not {value!r}")
+    return age
 
 
 def _claim(value: str) -> tuple[str, Any]:

@@ -9,6 +9,10 @@ closing over unread bytes would take the answer back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
+import sys
 from collections.abc import Iterable
 from enum import Enum, auto
 from math import inf
@@ -36,19 +40,32 @@ BODY_TIME = 30.0
 BODY_RATE = 500.0
 """Bytes a second that a body must bring on average beyond that; time for which we did not read does not count."""
 SEND_TIME = 60.0
-"""For a client to take what is already waiting for it."""
+"""Between two looks at whether a client takes what is already waiting for it."""
+SEND_RATE = 500.0
+"""Bytes a second that it must take of that; what its system acknowledges, it has taken."""
 LAST_CALL = 1.5
 """Of silence, before a connection is closed because the program ends: its client may be sending the next request. Not
 whole seconds, since many clients ask by those."""
 LINGER_TIME = 2.0
 """For a client to notice that the connection has ended."""
 LINGER_BYTES = 1024 * 1024
+UNSENT = 128 * 1024
+"""Bytes that the system takes over for a client before it can send them. By itself it takes megabytes, and no more
+until a third of them is gone: what waits here would not move for minutes though a slow client reads all the time."""
 DISCARDABLE = 64 * 1024
 """Rest of a body nobody wants that is read and dropped to keep the connection, in bytes."""
 
 CLIENT_GONE = "client_gone"
+CLIENT_TOO_SLOW = "client_too_slow"
 CLIENT_CLOSED = 499
 """Logged when the client went away before its answer began, as nginx does."""
+
+# not every system has these
+_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_INFO = struct.Struct("=24xI92xQ16xI")
+"""Of Linux's ``tcp_info``: segments not acknowledged, bytes acknowledged, bytes not sent."""
+_CONTINUE = b"HTTP/1.1 100 "
 
 
 class _State(Enum):
@@ -93,8 +110,12 @@ class ClientConnection(asyncio.Protocol):
         self._last = False
         self._held = False
         self._body_until = 0.0
+        self._waits = False
+        """Whether the client waits to be told to send its body."""
         self._body_left = 0.0
         self._slow = False
+        self._taken = 0
+        self._looked_at = 0.0
         self._reading = True
         self._ended = False
         self._lingered = 0
@@ -104,6 +125,11 @@ class ClientConnection(asyncio.Protocol):
     @property
     def body_complete(self) -> bool:
         return self._reader.complete
+
+    @property
+    def draining(self) -> bool:
+        """Whether the program wants to end."""
+        return self._port.draining
 
     def attend(self, exchange: Exchange) -> None:
         """Tell ``exchange`` what happens to this client until ``finish``."""
@@ -145,6 +171,11 @@ class ClientConnection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         self._transport.write(data)
+        if self._waits:  # while answers of another kind go on to it, it need not send any
+            self._waits = not data.startswith(_CONTINUE)
+            self._body_left = BODY_TIME
+            self._body_until = monotonic() + BODY_TIME
+            self._restart_clock()
 
     def finish(self) -> None:
         """The answer is complete."""
@@ -215,7 +246,11 @@ class ClientConnection(asyncio.Protocol):
         """The deadline has passed."""
         if self._idle:
             self._transport.close()
+        elif (self._slow or self._state is _State.ENDING) and self._takes:
+            self._await_taking()
         elif self._slow or self._state in {_State.ENDING, _State.DISCARD}:
+            if self._slow:
+                self.code = CLIENT_TOO_SLOW
             self.abort()
         elif self._state in {_State.HEAD, _State.BODY}:
             self._refuse_reading(RequestTooSlow("the request did not arrive in time"))
@@ -234,6 +269,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer = str(peer[0]).partition("%")[0].encode("ascii") if peer else b"unknown"
         if transport.get_extra_info("sslcontext") is not None:
             self.scheme = b"https"
+        _limit_unsent(transport)
         self._idle_since = monotonic()
         self.deadline = self._idle_since + HEAD_TIME
         self._port.connections.add(self)
@@ -253,7 +289,8 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         if self._state is _State.TUNNEL or (self._state is _State.ANSWER and self._exchange is not None):
-            return self._exchange is not None and self._exchange.client_ended()
+            goes_on = self._exchange is not None and self._exchange.client_ended()
+            return goes_on and self._transport.can_write_eof()  # over TLS the connection has ended whatever is said
         return False
 
     def pause_writing(self) -> None:
@@ -316,18 +353,21 @@ class ClientConnection(asyncio.Protocol):
         self.request = request
         self.request_id = request.request_id or new_id().encode()
         self._state = _State.BODY
+        self._waits = request.expects_continue and not self._reader.waiting
         content = self._reader.content()
         if self._reader.complete:
             self._state = _State.ANSWER
             self.deadline = inf
         else:
-            self._body_until = monotonic() + BODY_TIME
+            # how long it has to wait is the upstream's doing, which has a time of its own
+            self._body_until = inf if self._waits else monotonic() + BODY_TIME
             self._restart_clock()
         self._port.begin(self, request, content)
         return True
 
     def _read_body(self) -> None:
         exchange = self._exchange
+        self._waits = False
         content = self._reader.content()
         self._body_until = min(monotonic() + BODY_TIME, self._body_until + len(content) / BODY_RATE)
         if self._reader.complete:
@@ -355,21 +395,36 @@ class ClientConnection(asyncio.Protocol):
     def _await_request(self, now: float) -> None:
         self._state = _State.HEAD
         self._idle_since = now
-        self.deadline = self._idle_since + (SEND_TIME if self._slow else IDLE_TIME)
+        if self._slow:
+            self._await_taking()
+        else:
+            self.deadline = now + self._idle_time
 
     def _restart_clock(self) -> None:
         if self._state is _State.ENDING or (self._state is _State.HEAD and not self._slow and self._begun):
             return
         if self._slow:
-            self.deadline = monotonic() + SEND_TIME
+            self._await_taking()
         elif self._state is _State.HEAD:
-            self.deadline = monotonic() + IDLE_TIME
+            self.deadline = monotonic() + self._idle_time
         elif self._state is _State.DISCARD:
             self.deadline = monotonic() + BODY_TIME
         elif self._state is _State.BODY and not self._held:
             self.deadline = self._body_until
         else:
             self.deadline = inf
+
+    def _await_taking(self) -> None:
+        """Give the client time to take some of what waits for it."""
+        self._taken, _ = _taken_of(self._transport)
+        self._looked_at = monotonic()
+        self.deadline = self._looked_at + SEND_TIME
+
+    @property
+    def _takes(self) -> bool:
+        """Whether something still waits for the client and it has taken enough of it since the last look."""
+        taken, left = _taken_of(self._transport)
+        return left and taken - self._taken >= SEND_RATE * (monotonic() - self._looked_at)
 
     def _update_reading(self) -> None:
         waiting = self._reader.waiting and (self._state is _State.ANSWER or (self._state is _State.HEAD and self._slow))
@@ -387,6 +442,10 @@ class ClientConnection(asyncio.Protocol):
     def _idle(self) -> bool:
         return self._state is _State.HEAD and not self._reader.waiting and not self._slow
 
+    @property
+    def _idle_time(self) -> float:
+        return LAST_CALL if self._port.draining else IDLE_TIME
+
     def _end_gently(self) -> None:
         self._begin_ending()
         self._reader.take()
@@ -399,8 +458,11 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin_ending(self) -> None:
         self._state = _State.ENDING
-        waiting = self._transport.get_write_buffer_size()
-        self.deadline = monotonic() + (SEND_TIME if waiting else LINGER_TIME)
+        if self.behind:
+            self._await_taking()
+        else:
+            self._looked_at = inf  # so soon after, all that counts is whether anything is left
+            self.deadline = monotonic() + LINGER_TIME
 
     def _exchange_ends(self) -> None:
         exchange, self._exchange = self._exchange, None
@@ -414,3 +476,26 @@ class ClientConnection(asyncio.Protocol):
         waited = self._waited if self.status else seconds
         self._port.report(Ended(self.request, self.status or CLIENT_CLOSED, waited, seconds, self.code or code, name))
         self._exchange, self.request, self.status, self.code, self.request_id = None, None, 0, "", b""
+
+
+def _limit_unsent(transport: asyncio.BaseTransport) -> None:
+    sock = transport.get_extra_info("socket")
+    if sock is not None and _NOTSENT_LOWAT is not None:
+        with contextlib.suppress(OSError):  # a Unix socket does not have it
+            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
+
+
+def _taken_of(transport: asyncio.Transport) -> tuple[int, bool]:
+    """A number that grows by the bytes that the other side takes, and whether any are left that it has not."""
+    waiting = transport.get_write_buffer_size()
+    taken, left = -waiting, waiting > 0
+    sock = transport.get_extra_info("socket")
+    if sock is not None and _TCP_INFO is not None:
+        with contextlib.suppress(OSError, struct.error):  # on a Unix socket, or by an old Linux
+            unacknowledged, acknowledged, unsent = _INFO.unpack(
+                sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size)
+            )
+            taken += acknowledged
+            if not transport.can_write_eof():  # over TLS more waits where it can't be seen, behind what is on its way
+                left = left or unacknowledged > 0 or unsent > 0
+    return taken, left

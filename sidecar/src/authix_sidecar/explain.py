@@ -35,9 +35,10 @@ class Explanation(NamedTuple):
 
 def explain(policy: Routes, name: str, method: str, target: str, *, host: str, token: Token | None) -> Explanation:
     """What ``policy`` from the file ``name`` makes of a request; ``token`` None: it has none."""
-    lines = [f"{method} {target}, Host: {host}"]
     authorization = "" if token is None else "Authorization: Bearer made.up.here\r\n"
-    head = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{authorization}\r\n".encode()
+    # what of the command line is not UTF-8 is there as surrogates, and goes on the wire as the bytes that it was
+    head = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{authorization}\r\n".encode(errors="surrogateescape")
+    lines = [f"{method} {target}, Host: {host}".encode(errors="surrogateescape").decode(errors="backslashreplace")]
     try:
         request = read_request(head)
     except RequestRefused as error:

@@ -18,6 +18,8 @@ TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """What a field's value may hold (RFC 9110, 5.5)."""
 
 _MOST_DIGITS = 18
+_KEPT_NAME = 64
+"""Longest name in bytes that is kept in a cache: all that are in use are shorter, and who sends one needs no token."""
 _NO_TOKENS: frozenset[bytes] = frozenset()
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_ALPHANUMERIC = re.compile(rb"[^0-9a-z]")
@@ -59,8 +61,12 @@ def length_in(value: bytes) -> int | None:
     return int(value) if value.isdigit() and len(value) <= _MOST_DIGITS else None
 
 
-@lru_cache(maxsize=2048)
 def lower(name: bytes) -> bytes:
+    return _lower(name) if len(name) <= _KEPT_NAME else name.lower()
+
+
+@lru_cache(maxsize=2048)
+def _lower(name: bytes) -> bytes:
     return name.lower()
 
 
@@ -77,23 +83,37 @@ def noted(found: Iterable[Field], names: frozenset[bytes]) -> dict[bytes, list[b
     return values
 
 
-@lru_cache(maxsize=2048)
 def goes_upstream(name: bytes) -> bool:
     """Whether a request's field of this name is passed on as it is."""
+    return _known_to_go_upstream(name) if len(name) <= _KEPT_NAME else _goes_upstream(name)
+
+
+def _goes_upstream(name: bytes) -> bool:
     folded = _NOT_ALPHANUMERIC.sub(b"-", name.lower())
     # a trailing "-" of the family's own name, so that x-authix alone belongs to it too
     return folded not in _NOT_FORWARDED and not (folded + b"-").startswith(_FAMILIES)
 
 
-@lru_cache(maxsize=2048)
+_known_to_go_upstream = lru_cache(maxsize=2048)(_goes_upstream)
+
+
 def overrides_method(name: bytes) -> bool:
     """Whether a field of this name tells an upstream to take the request for one of another method."""
+    return len(name) <= _KEPT_NAME and _overrides_method(name)
+
+
+@lru_cache(maxsize=2048)
+def _overrides_method(name: bytes) -> bool:
     return _NOT_ALPHANUMERIC.sub(b"-", name.lower()) in _METHOD_OVERRIDES
 
 
-@lru_cache(maxsize=2048)
 def goes_downstream(name: bytes) -> bool:
     """Whether an answer's field of this name is passed on as it is."""
+    return len(name) > _KEPT_NAME or _goes_downstream(name)
+
+
+@lru_cache(maxsize=2048)
+def _goes_downstream(name: bytes) -> bool:
     key = name.lower()
     return key not in HOP_BY_HOP and key != b"content-length"
 

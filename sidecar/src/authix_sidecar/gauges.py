@@ -80,7 +80,7 @@ def tell_traffic(metrics: Metrics, pool: Pool, onward: OnwardFeed, sides: Mappin
     )
     metrics.gauge(
         "authix_sidecar_upstreams_down",
-        "Servers of the upstream that are passed over.",
+        "Servers of the upstream that could not be reached when last tried.",
         lambda: pool.servers_down,
     )
     metrics.gauges(

@@ -59,4 +59,8 @@ def _origin(value: str) -> Origin:
             "must be a URL of the form http://host:port, https://host:port or unix:/path, without a path behind, "
             f"not {shown(value)}"
         )
+    try:
+        host.encode("idna")  # as it is to be resolved
+    except UnicodeError:
+        raise ValueError(f"must name a host with 1 to 63 characters between its dots, not {shown(value)}") from None
     return Origin(scheme, host, port or _PORTS[scheme])

@@ -37,7 +37,10 @@ class Server:
         self._patience = patience
         self.connections: set[UpstreamConnection] = set()
         """All of them, at work or waiting."""
+        self.is_down = False
+        """From a connection that failed until one is made."""
         self.down_until = -inf
+        """Until when it is passed over."""
         self._tls = tls if origin.scheme == "https" else None
         self._idle: deque[UpstreamConnection] = deque()
 
@@ -63,7 +66,7 @@ class Server:
             raise UpstreamUnreachable("the upstream did not take the connection in time") from None
         except ssl.SSLError as error:
             raise UpstreamUnreachable(f"TLS to the upstream failed ({error.reason or type(error).__name__})") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: its name can't be resolved
             raise UpstreamUnreachable(f"the upstream can't be reached ({type(error).__name__})") from None
         return connection
 
@@ -95,9 +98,8 @@ class Pool:
 
     @property
     def servers_down(self) -> int:
-        """How many are passed over now."""
-        now = monotonic()
-        return sum(server.down_until > now for server in self._servers)
+        """How many could not be reached when that was last tried."""
+        return sum(server.is_down for server in self._servers)
 
     def take(self) -> UpstreamConnection | None:
         """A connection that waits to the server whose turn it is; None: ``connect`` to it."""
@@ -148,12 +150,15 @@ class Pool:
             self._servers.rotate(-1)
 
     def _note_down(self, server: Server, error: UpstreamUnreachable) -> None:
-        if len(self._servers) > 1:
-            if server.down_until == -inf:
-                logger.warning("upstream %s: %s; passing it over", server.origin, error.reason)
+        several = len(self._servers) > 1
+        if not server.is_down:
+            server.is_down = True
+            logger.warning("upstream %s: %s%s", server.origin, error.reason, "; passing it over" if several else "")
+        if several:
             server.down_until = monotonic() + PASS_OVER
 
     def _note_up(self, server: Server) -> None:
-        if server.down_until > -inf:
+        if server.is_down:
             logger.info("upstream %s: reached again", server.origin)
+            server.is_down = False
             server.down_until = -inf

@@ -73,6 +73,7 @@ class ProxyExchange(JudgedExchange):
         self._framing = Framing.NONE
         self._stream: Stream | None = None
         self._endless = False
+        self._client_sent_all = False
         self._tunnel_ends = 0
         self._frames: FrameEnds | None = None
 
@@ -117,11 +118,19 @@ class ProxyExchange(JudgedExchange):
         data = head + self._framed(self._body)
         if request.chunked and self._client.body_complete:
             data += rewrite.LAST_CHUNK
+        waits = request.expects_continue and not self._body
         self._body = b""
         if not self._client.body_complete and not self._open_stream():
             return
         self._client.release()
-        upstream.begin(self, data, method=request.method, asked=request.upgrade)
+        upstream.begin(
+            self,
+            data,
+            method=request.method,
+            asked=request.upgrade,
+            whole=self._client.body_complete,
+            waits=waits,
+        )
 
     def _framed(self, content: bytes) -> bytes:
         return rewrite.chunk(content) if self._request.chunked and content else content
@@ -133,8 +142,10 @@ class ProxyExchange(JudgedExchange):
     def body_end(self) -> None:
         if not self._client.status:
             self._close_stream()  # a request that is here whole is answered
-        if self._upstream is not None and self._request.chunked:
-            self._upstream.write(rewrite.LAST_CHUNK)
+        if self._upstream is not None:
+            if self._request.chunked:
+                self._upstream.write(rewrite.LAST_CHUNK)
+            self._upstream.request_end()
 
     def upstream_slow(self) -> None:
         self._client.hold()
@@ -162,6 +173,8 @@ class ProxyExchange(JudgedExchange):
         self._pass_back(
             [rewrite.answer_head(head, how, minor=minor, keep_alive=keep_alive)], content, complete=complete
         )
+        if self._endless and self._client.draining:
+            self.drain()
 
     def answer_more(self, content: list[bytes], *, complete: bool) -> None:
         self._pass_back([], content, complete=complete)
@@ -203,6 +216,10 @@ class ProxyExchange(JudgedExchange):
         early = self._client.start_tunnel()
         if early and self._upstream is not None:
             self._upstream.write(early)
+        if self._client_sent_all:
+            self.client_ended()
+        if self._client.draining:
+            self.drain()
 
     def tunnelled(self, data: bytes) -> None:
         if self._upstream is not None:
@@ -220,6 +237,7 @@ class ProxyExchange(JudgedExchange):
 
     def client_ended(self) -> bool:
         if self._client.status != 101:
+            self._client_sent_all = True
             # an event stream has no end that could still be waited for
             return not self._endless
         if self._upstream is not None:

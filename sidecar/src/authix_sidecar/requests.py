@@ -35,7 +35,7 @@ MAX_HEAD = 16 * 1024
 MAX_FIELDS = 100
 
 _START = re.compile(rb"([A-Z][A-Z-]{0,31}) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\r\n")
-_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_HOST = re.compile(rb"(?:(?!\.|[^:]*\.\.)[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _NOTED = frozenset(
     {

@@ -25,6 +25,7 @@ from authix_sidecar import gauges
 from authix_sidecar.auth_port import AuthPort
 from authix_sidecar.decide import Requirement, every_path_needs
 from authix_sidecar.downstream import HEAD_TIME, ClientConnection
+from authix_sidecar.errors import BodyMalformed, RequestTooSlow
 from authix_sidecar.failures import Failures
 from authix_sidecar.forward_auth import asks_to_verify
 from authix_sidecar.forwarded import peers
@@ -46,6 +47,8 @@ from authix_sidecar.upstream import Patience
 logger = logging.getLogger("authix.sidecar")
 
 _SWEEP_EVERY = 0.5
+_OF_BODIES = frozenset({BodyMalformed.code, RequestTooSlow.code})
+"""Refusals over a body, which no judge has counted whether or not it let the head pass."""
 _LISTEN_WITHIN = 3.0  # seconds from which a worker's port says itself that it is not ready
 
 
@@ -87,6 +90,7 @@ class Sidecar:
         self.proxy: Port[ClientConnection] = Port(begin=proxy.begin, report=self._report_proxy)
         self.auth_port: Port[ClientConnection] = Port(begin=auth_port.begin, report=self._report_auth)
         self._problems: list[str] | None = None
+        self._was_ready = False
         gauges.tell_verifier(self.metrics, self.auth)
         if siblings is None:  # the parent tells them for all
             gauges.tell_feeds(self.metrics, self.auth)
@@ -112,7 +116,12 @@ class Sidecar:
             problems = self.auth.problems()
             if problems != self._problems:
                 self._problems = problems
-                logger.info("not ready: %s", ", ".join(problems)) if problems else logger.info("ready")
+                if problems:  # at the start it is the way of things, later it is an outage
+                    severity = logging.ERROR if self._was_ready else logging.INFO
+                    logger.log(severity, "not ready: %s", ", ".join(problems))
+                else:
+                    self._was_ready = True
+                    logger.info("ready")
             await asyncio.sleep(_SWEEP_EVERY)
 
     async def drain(self, hurry: asyncio.Event, within: float) -> None:
@@ -144,9 +153,9 @@ class Sidecar:
 
     def _tell(self, ended: Ended) -> None:
         head, method, path = ended.head, "-", "-"
-        if head is None:
+        if head is None or ended.code in _OF_BODIES:
             self.metrics.decisions[ended.code] += 1
-        else:
+        if head is not None:
             method, path = head.method.decode(), head.path.decode()
         self._access.tell(method, path, ended.status, ended.seconds, ended.code, request_id=ended.request_id)
 

@@ -7,6 +7,7 @@ behind the answer, and the upstream keeps it open; anything else ends it, so no 
 from __future__ import annotations
 
 import asyncio
+import os
 from math import inf
 from time import monotonic
 from typing import NamedTuple, Protocol, cast
@@ -23,12 +24,15 @@ LEAVE_TIME = 60.0
 POOL_TIME = 4.0
 """In the pool. Shorter than the keep-alive time of common servers (5 s), so that few connections go stale in it."""
 
+_PIECE = 65536  # bytes
+
 
 class Patience(NamedTuple):
     """How long an answer is waited for, in seconds."""
 
     answer: float
-    """From the last byte of the request to the answer's head, and between two pieces of the answer."""
+    """From the last byte of the request to the answer's head, and between two pieces of the answer; for a go-ahead too
+    (100 Continue), and to take what waits to be sent."""
     total: float
     """From the request's beginning to the answer's end."""
 
@@ -87,6 +91,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._silence = patience.answer
         self._until = inf
         self._reading = True
+        self._blocked = False
+        self._sent = False
+        self._go_ahead = True
 
     # --- what the receiver calls
 
@@ -94,19 +101,32 @@ class UpstreamConnection(asyncio.Protocol):
     def closing(self) -> bool:
         return self._transport.is_closing()
 
-    def begin(self, receiver: Receiver, data: bytes, *, method: bytes, asked: bytes) -> None:
-        """Send a request's head and what is here of its body; ``asked`` are the protocols it would upgrade to."""
+    def begin(
+        self, receiver: Receiver, data: bytes, *, method: bytes, asked: bytes, whole: bool = True, waits: bool = False
+    ) -> None:
+        """Send a request's head and what is here of its body; ``asked`` are the protocols it would upgrade to.
+
+        Unless it is here ``whole``, ``request_end`` must follow. ``waits``: its body waits for the upstream's go-ahead.
+        """
         self._receiver = receiver
         self._silence, total = self._patience
-        now = monotonic()
-        self._until = now + total
-        self.deadline = min(now + self._silence, self._until)
+        self._until = monotonic() + total
+        self._sent = whole
+        self._go_ahead = not waits
+        self._restart_clock()
         self._reader.expect(method, asked)
         self._transport.write(data)
 
     def write(self, data: bytes) -> None:
-        self.deadline = min(monotonic() + self._silence, self._until)
+        if not self._go_ahead:  # the client did not wait for it
+            self._go_ahead = True
+            self._restart_clock()
         self._transport.write(data)
+
+    def request_end(self) -> None:
+        """The request is sent whole: from now on it is the upstream that is waited for."""
+        self._sent = True
+        self._restart_clock()
 
     def write_end(self) -> None:
         """Nothing more will be sent; the other direction goes on, except over TLS, which has no half."""
@@ -115,13 +135,13 @@ class UpstreamConnection(asyncio.Protocol):
     def pause(self) -> None:
         if self._reading:
             self._reading = False
-            self.deadline = self._until
+            self._restart_clock()
             self._transport.pause_reading()
 
     def resume(self) -> None:
         if not self._reading:
             self._reading = True
-            self.deadline = min(monotonic() + self._silence, self._until)
+            self._restart_clock()
             self._transport.resume_reading()
 
     def be_patient(self) -> None:
@@ -151,7 +171,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def expire(self) -> None:
         """The deadline has passed."""
-        self._fail(UpstreamTimeout("the upstream did not answer in time"))
+        self._fail(UpstreamTimeout("the upstream did not answer in time"), stale=False)
 
     # --- what asyncio calls
 
@@ -164,7 +184,8 @@ class UpstreamConnection(asyncio.Protocol):
         if receiver is None:
             self._transport.abort()  # nobody asked
             return
-        self.deadline = min(monotonic() + self._silence, self._until)
+        self._go_ahead = True
+        self._restart_clock()
         if self._tunnel:
             receiver.tunnelled_back(data)
             return
@@ -172,7 +193,7 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             reader.feed(data)
         except UpstreamBroken as error:
-            self._fail(error)
+            self._fail(error, stale=False)
             return
         if reader.interims:
             interims, reader.interims = reader.interims, []
@@ -202,19 +223,51 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
+        self._blocked = True
         if self._receiver is not None:
+            self._restart_clock()
             self._receiver.upstream_slow()
 
     def resume_writing(self) -> None:
+        self._blocked = False
         if self._receiver is not None:
+            self._restart_clock()
             self._receiver.upstream_ready()
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         self._owner.connections.discard(self)
-        self._fail(UpstreamBroken("the upstream closed the connection before its answer was complete"))
+        if error is not None:
+            self._read_rest()
+        self._fail(
+            UpstreamBroken("the upstream closed the connection before its answer was complete"),
+            stale=self._reused and not self._reader.head_bytes,
+        )
 
-    def _fail(self, error: UpstreamError) -> None:
+    def _restart_clock(self) -> None:
+        """Who is not waited for may be silent: amid an upload that is the client's turn, or while we don't read."""
+        if self._reading and (self._sent or self._blocked or not self._go_ahead):
+            self.deadline = min(monotonic() + self._silence, self._until)
+        else:
+            self.deadline = self._until
+
+    def _read_rest(self) -> None:
+        """Take what came before the connection broke.
+
+        An upstream that refuses an upload answers and closes; what is written after that fails before the answer is
+        read, and asyncio reads no more. Bytes of TLS are lost, because only its transport could decrypt them. An end
+        says nothing here: after the failed write, a reset looks like one.
+        """
+        if self._transport.get_extra_info("sslcontext") is not None:
+            return
+        number = self._transport.get_extra_info("socket").fileno()
+        try:
+            while self._receiver is not None and not self._tunnel and (data := os.read(number, _PIECE)):
+                self.data_received(data)
+        except OSError:  # nothing is left but the error
+            return
+
+    def _fail(self, error: UpstreamError, *, stale: bool) -> None:
         receiver, self._receiver = self._receiver, None
         self._transport.abort()
         if receiver is not None:
-            receiver.upstream_lost(error, stale=self._reused and not self._reader.head_bytes)
+            receiver.upstream_lost(error, stale=stale)
