@@ -7,6 +7,7 @@ logout that covers it, in the store's own order. The model counts steps; it know
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
@@ -260,11 +261,14 @@ class LogoutRule(RuleBasedStateMachine):
     @rule(data=st.data(), scope=st.sampled_from([Scope.USER, Scope.SESSION, Scope.ALL]), by_access_token=st.booleans())
     def log_out(self, data: st.DataObject, scope: Scope, by_access_token: bool) -> None:  # noqa: FBT001 - drawn
         session = self.pick(data)
-        if by_access_token:
-            self.run(self.close_of(data.draw(st.sampled_from(session.access_tokens))[0], scope))
-        else:
-            token = data.draw(st.sampled_from(session.refresh_tokens))
-            self.run(self.use_cases(ALWAYS).close(token, scope))
+        goes_on = any(other.open for other in self.sessions if other.user is session.user)
+        refused = scope is Scope.ALL and goes_on and not session.open
+        with pytest.raises((RefreshTokenInvalid, TokenRevoked)) if refused else contextlib.nullcontext():
+            if by_access_token:
+                self.run(self.close_of(data.draw(st.sampled_from(session.access_tokens))[0], scope))
+            else:
+                token = data.draw(st.sampled_from(session.refresh_tokens))
+                self.run(self.use_cases(ALWAYS).close(token, scope))
         self.step += 1
         if not session.open:
             return

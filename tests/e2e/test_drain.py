@@ -106,7 +106,7 @@ async def test_an_issuer_answers_all_that_wait_for_their_hash_and_ends_its_strea
         register(client, "ann@example.com")
     wires = await dial(issuer.port, IN_FLIGHT)
     (stream,) = await dial(issuer.port, 1)
-    stream.writer.write(b"GET /revocations HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n")
+    stream.writer.write(b"GET /revocations HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
     await stream.reader.readuntil(b'"heartbeat"')
     used, unused = await dial(issuer.port, 2)
     used.writer.write(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")

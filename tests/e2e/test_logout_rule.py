@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
+from authix.errors import TokenRevoked
 from authix.events import Snapshot
 from authix.keys import KeySet
 from authix.verifier import Verifier
@@ -26,6 +27,8 @@ from authix_issuer.ports import (
 from authix_issuer.sessions import Tokens
 from tests.e2e.logout_rule import ALWAYS, AUDIENCE, COOKIE, ISSUER, SKEWS, LogoutRule, OpenStore
 from tests.programs import DEADLINE, PASSWORD, Program, SkewedIssuer, bearer
+
+FEED_TOKEN = secrets.token_hex(20)
 
 
 class Fleet:
@@ -62,10 +65,13 @@ class Fleet:
         await self._close(scope, bearer(token))
 
     async def snapshot(self) -> Snapshot:
-        return msgspec.json.decode((await self.ask("GET", "/revocations")).content, type=Snapshot)
+        answer = await self.ask("GET", "/revocations", headers=bearer(FEED_TOKEN))
+        return msgspec.json.decode(answer.content, type=Snapshot)
 
     async def _close(self, scope: Scope, headers: dict[str, str]) -> None:
         answer = await self.ask("POST", f"/logout?scope={scope}", headers=headers)
+        if answer.status_code == 401:
+            raise {error.code: error for error in (RefreshTokenInvalid, TokenRevoked)}[answer.json()["code"]]
         assert answer.status_code == 204, answer.text
 
     def _tokens(self, answer: httpx.Response) -> Tokens:
@@ -160,6 +166,7 @@ def fleet(
         "AUTHIX_SECRET": secrets.token_urlsafe(32),
         "AUTHIX_ISSUER": ISSUER,
         "AUTHIX_AUDIENCE": AUDIENCE,
+        "AUTHIX_FEED_TOKEN": FEED_TOKEN,
         "AUTHIX_REFRESH_GRACE": "300",
     }
     issuers = [SkewedIssuer(tmp_path / f"issuer{skew}", skew, **shared) for skew in SKEWS]
