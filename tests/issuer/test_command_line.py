@@ -279,7 +279,17 @@ def test_an_interrupt_while_a_password_is_awaited_ends_it(tmp_path: Path) -> Non
     keyboard, terminal = pty.openpty()
     with closing(os.fdopen(keyboard, "r+b", buffering=0)) as hands:
         run = subprocess.Popen(
-            [sys.executable, "-m", "authix_issuer", "users", "create", "ann@example.com"],
+            # who runs the tests in the background may have SIGINT ignored
+            [
+                "/usr/bin/env",
+                "--default-signal=INT",
+                sys.executable,
+                "-m",
+                "authix_issuer",
+                "users",
+                "create",
+                "ann@a.b",
+            ],
             env=issuer.env,
             stdin=terminal,
             stdout=terminal,
@@ -291,7 +301,10 @@ def test_an_interrupt_while_a_password_is_awaited_ends_it(tmp_path: Path) -> Non
         while b"New password: " not in shown:
             shown += hands.read(1024)
         run.send_signal(signal.SIGINT)
-        assert run.wait(DEADLINE) == 130
+        try:
+            assert run.wait(DEADLINE) == 130
+        finally:
+            run.kill()
         with suppress(OSError):  # the terminal is gone
             while more := hands.read(1024):
                 shown += more
