@@ -9,10 +9,6 @@ closing over unread bytes would take the answer back.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import struct
-import sys
 from collections.abc import Iterable
 from enum import Enum, auto
 from math import inf
@@ -29,6 +25,7 @@ from authix_sidecar.ports import Ended, Port
 from authix_sidecar.request_reader import RequestReader
 from authix_sidecar.requests import RequestHead
 from authix_sidecar.rewrite import whole_answer
+from authix_sidecar.taking import limit_unsent, taken_of
 
 # Times in seconds
 HEAD_TIME = 10.0
@@ -49,9 +46,6 @@ whole seconds, since many clients ask by those."""
 LINGER_TIME = 2.0
 """For a client to notice that the connection has ended."""
 LINGER_BYTES = 1024 * 1024
-UNSENT = 128 * 1024
-"""Bytes that the system takes over for a client before it can send them. By itself it takes megabytes, and no more
-until a third of them is gone: what waits here would not move for minutes though a slow client reads all the time."""
 DISCARDABLE = 64 * 1024
 """Rest of a body nobody wants that is read and dropped to keep the connection, in bytes."""
 
@@ -60,11 +54,6 @@ CLIENT_TOO_SLOW = "client_too_slow"
 CLIENT_CLOSED = 499
 """Logged when the client went away before its answer began, as nginx does."""
 
-# not every system has these
-_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
-_INFO = struct.Struct("=24xI92xQ16xI")
-"""Of Linux's ``tcp_info``: segments not acknowledged, bytes acknowledged, bytes not sent."""
 _CONTINUE = b"HTTP/1.1 100 "
 
 
@@ -269,7 +258,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer = str(peer[0]).partition("%")[0].encode("ascii") if peer else b"unknown"
         if transport.get_extra_info("sslcontext") is not None:
             self.scheme = b"https"
-        _limit_unsent(transport)
+        limit_unsent(transport)
         self._idle_since = monotonic()
         self.deadline = self._idle_since + HEAD_TIME
         self._port.connections.add(self)
@@ -416,14 +405,14 @@ class ClientConnection(asyncio.Protocol):
 
     def _await_taking(self) -> None:
         """Give the client time to take some of what waits for it."""
-        self._taken, _ = _taken_of(self._transport)
+        self._taken, _ = taken_of(self._transport)
         self._looked_at = monotonic()
         self.deadline = self._looked_at + SEND_TIME
 
     @property
     def _takes(self) -> bool:
         """Whether something still waits for the client and it has taken enough of it since the last look."""
-        taken, left = _taken_of(self._transport)
+        taken, left = taken_of(self._transport)
         return left and taken - self._taken >= SEND_RATE * (monotonic() - self._looked_at)
 
     def _update_reading(self) -> None:
@@ -476,26 +465,3 @@ class ClientConnection(asyncio.Protocol):
         waited = self._waited if self.status else seconds
         self._port.report(Ended(self.request, self.status or CLIENT_CLOSED, waited, seconds, self.code or code, name))
         self._exchange, self.request, self.status, self.code, self.request_id = None, None, 0, "", b""
-
-
-def _limit_unsent(transport: asyncio.BaseTransport) -> None:
-    sock = transport.get_extra_info("socket")
-    if sock is not None and _NOTSENT_LOWAT is not None:
-        with contextlib.suppress(OSError):  # a Unix socket does not have it
-            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
-
-
-def _taken_of(transport: asyncio.Transport) -> tuple[int, bool]:
-    """A number that grows by the bytes that the other side takes, and whether any are left that it has not."""
-    waiting = transport.get_write_buffer_size()
-    taken, left = -waiting, waiting > 0
-    sock = transport.get_extra_info("socket")
-    if sock is not None and _TCP_INFO is not None:
-        with contextlib.suppress(OSError, struct.error):  # on a Unix socket, or by an old Linux
-            unacknowledged, acknowledged, unsent = _INFO.unpack(
-                sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size)
-            )
-            taken += acknowledged
-            if not transport.can_write_eof():  # over TLS more waits where it can't be seen, behind what is on its way
-                left = left or unacknowledged > 0 or unsent > 0
-    return taken, left

@@ -14,7 +14,7 @@ import asyncio
 import secrets
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from itertools import count
 from typing import Any
@@ -96,8 +96,8 @@ class RedisSessions:
         keep = keep_until(0)
         subject, session = presented.subject, presented.session
         secret_hash = presented.secret_hash or b""
-        more = (next(self._calls),)
-        answer = await self._on_session("refresh", subject, session, secret_hash, counter, grace_us, keep, more=more)
+        call = next(self._calls)
+        answer = await self._on_session("refresh", subject, session, secret_hash, counter, grace_us, keep, call=call)
         match answer:
             case [b"rotated" | b"repeated" as kind, at_us, current, grants, expires_us]:
                 given = msgspec.json.decode(grants, type=Grants)
@@ -112,8 +112,8 @@ class RedisSessions:
         subject, session = presented.subject, presented.session
         prefix = self._prefix(subject)
         secret_hash = presented.secret_hash or b""
-        more = (next(self._calls),)
-        at_us = await self._on_session("close", subject, session, secret_hash, scope, keep, prefix, more=more)
+        call = next(self._calls)
+        at_us = await self._on_session("close", subject, session, secret_hash, scope, keep, prefix, call=call)
         if at_us is None:
             return None
         until = keep_until(at_us)
@@ -241,12 +241,12 @@ class RedisSessions:
         await asyncio.gather(*(self._engine.call("EXISTS", self._key(shard, "clock")) for shard in range(SHARDS)))
 
     async def _on_session(
-        self, step: str, subject: str, session: str, *arguments: str | bytes | int, more: Sequence[str] = ()
+        self, step: str, subject: str, session: str, *arguments: str | bytes | int, call: str = ""
     ) -> Any:
-        """``more`` keys has a step that is told apart from others like it."""
+        """``call`` is the key by which a step that can end the session is known, should it be sent again."""
         shard = shard_of(subject)
         names = ("clock", "log", "unpublished", f"subject:{subject}", f"session:{session}", f"revoked:{subject}")
-        keys = [self._key(shard, name) for name in (*names, *more)]
+        keys = [self._key(shard, name) for name in (*names, *filter(None, [call]))]
         script = self._opening if step == "open" else self._script
         return await self._engine.run(script, keys, step, _WINDOW_US, self._channel, subject, session, *arguments)
 
