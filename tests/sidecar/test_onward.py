@@ -122,9 +122,20 @@ async def test_it_goes_stale_with_the_sidecars_own_feed(
             await asyncio.sleep(0.05)
 
 
+def called_here(request: bytes) -> bytes:
+    return request.replace(b"Host: orders.example", b"Host: localhost")
+
+
 @pytest.mark.parametrize("lines", [["Forwarded: for=1.2.3.4"], ["Via: 1.1 x"], ["X-Forwarded-For: 1.2.3.4"]])
 def test_without_a_token_nothing_passed_on_by_a_proxy_gets_it(fleet: Fleet, lines: list[str]) -> None:
-    answer = fleet.dial(fleet.sidecar.auth_port).send(fleet.get("/revocations", *lines)).answer()
+    answer = fleet.dial(fleet.sidecar.auth_port).send(called_here(fleet.get("/revocations", *lines))).answer()
+    assert (answer.status, answer.code) == (403, "feed_forbidden")
+
+
+@pytest.mark.parametrize("host", ["rebound.example", "127.0.0.1.rebound.example:8002", "192.0.2.1"])
+def test_without_a_token_whoever_calls_this_machine_otherwise_does_not_get_it(fleet: Fleet, host: str) -> None:
+    asked = f"GET /revocations HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    answer = fleet.dial(fleet.sidecar.auth_port).send(asked).answer()
     assert (answer.status, answer.code) == (403, "feed_forbidden")
 
 
@@ -139,7 +150,7 @@ def test_with_a_token_it_needs_it(start_fleet: Callable[..., Fleet], start_issue
 
 def test_a_follower_that_does_not_read_harms_nobody(fleet: Fleet) -> None:
     stuck = [
-        fleet.dial(fleet.sidecar.auth_port).send(fleet.get("/revocations", "Accept: text/event-stream"))
+        fleet.dial(fleet.sidecar.auth_port).send(called_here(fleet.get("/revocations", "Accept: text/event-stream")))
         for _ in range(200)
     ]
     client, _, token = fleet.new_user()

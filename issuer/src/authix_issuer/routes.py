@@ -9,7 +9,6 @@ import hmac
 import logging
 from contextlib import aclosing
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 import msgspec
 from sanic import Blueprint, HTTPResponse, Request
@@ -17,7 +16,7 @@ from sanic.headers import parse_accept
 
 from authix.bearer import bearer_token
 from authix.errors import AuthixError, TokenError
-from authix.settings import is_loopback
+from authix.settings import leads_here
 from authix.sse import CONTENT_TYPE as EVENT_STREAM
 from authix_issuer import errors
 from authix_issuer.answers import (
@@ -193,8 +192,4 @@ def _is_local(request: Request) -> bool:
     """Whether it is of this machine: some proxies tell nothing of themselves, so all names must be this machine's."""
     if {"forwarded", "x-forwarded-for", "via"} & request.headers.keys():
         return False
-    urls = f"//{request.headers.get('host', '')}", issuer_of(request).settings.issuer
-    try:
-        return all(is_loopback(urlsplit(url).hostname) for url in urls)
-    except ValueError:
-        return False
+    return leads_here(f"//{request.headers.get('host', '')}") and leads_here(issuer_of(request).settings.issuer)

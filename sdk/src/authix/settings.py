@@ -344,6 +344,14 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def leads_here(url: str) -> bool:
+    """Whether the host of ``url`` names this machine only."""
+    try:
+        return is_loopback(urlsplit(url).hostname)
+    except ValueError:
+        return False
+
+
 def is_plain(url: str) -> bool:
     """Whether what comes from ``url`` can be changed on its way: plain http beyond this machine."""
     parts = urlsplit(url)

@@ -30,7 +30,7 @@ from authix.events import (
     encode_event,
 )
 from authix.revocations import Part
-from authix.settings import is_loopback
+from authix.settings import is_loopback, leads_here
 from authix_sidecar.decide import ALLOWED
 from authix_sidecar.downstream import ClientConnection
 from authix_sidecar.errors import FeedForbidden, FeedIncomplete
@@ -161,10 +161,17 @@ class OnwardFeed:
                 given = ""
             if not hmac.compare_digest(given.encode(), self._token.encode()):
                 raise FeedForbidden("the revocation feed needs its bearer token (AUTHIX_FEED_TOKEN)")
-        elif not is_loopback(client.peer.decode("ascii")) or _PASSED_ON & {name.lower() for name, _ in request.fields}:
+        elif not _is_local(client, request):
             raise FeedForbidden("beyond this machine the revocation feed needs AUTHIX_FEED_TOKEN")
         if self.incomplete:
             raise FeedIncomplete("this sidecar's map of logouts was full; follow the issuer's feed")
+
+
+def _is_local(client: ClientConnection, request: RequestHead) -> bool:
+    """Whether it is of this machine, by its address and by the name that it was called by (see DNS rebinding)."""
+    passed_on = _PASSED_ON & {name.lower() for name, _ in request.fields}
+    called = b"//" + (request.host or b"")
+    return not passed_on and is_loopback(client.peer.decode("ascii")) and leads_here(called.decode("ascii"))
 
 
 class Follower(Exchange):
